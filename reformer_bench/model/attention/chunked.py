@@ -1,0 +1,244 @@
+"""Attention over a chunk plan: rounds combined online, scores of one block of chunks at a time.
+
+B batch, L length, G heads of one group, N = B·G sequences, R rounds, C chunk length, J chunks of
+a block, D head width. Packed rows hold a head's query and value (shared QK) or query, key, value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from reformer_bench.model.attention.bias import BiasMaker, with_previous
+from reformer_bench.model.attention.common import (
+    SELF_PENALTY,
+    AttentionSettings,
+    inverse_length,
+    unit_keys_backward,
+)
+from reformer_bench.model.attention.kernels import ChunkKernel
+from reformer_bench.model.attention.plan import ChunkPlan
+
+# A block holds at least this many slots, so that short sequences run few, full operators, and at
+# most a sixteenth of all, so that their number doesn't grow with length.
+_LEAST_BLOCK_SLOTS = 4096
+_MOST_BLOCKS = 16
+
+
+class _Block(NamedTuple):
+    """Sorted rows of a block, as a kernel takes them."""
+
+    rows_NI: Tensor
+    """Row of each slot in the packed tensor, the chunk before the first included."""
+    q_NKCD: Tensor
+    """Queries of all its chunks, the one before the first included."""
+    k_NKCD: Tensor
+    inverse_length_NKC1: Tensor | None
+    """What made keys of the queries, where they are shared."""
+    v_JNKD: Tensor
+
+    def operands(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [J, N, C, D], keys and values [J, N, 2C, D]."""
+        k_JNKD = with_previous(self.k_NKCD).transpose(0, 1)
+        return self.q_NKCD[:, 1:].transpose(0, 1), k_JNKD, self.v_JNKD
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    """Keeps the packed input, the output and its log-normaliser, and the plan's integers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        qkv_BLGc: Tensor,
+        plan: ChunkPlan,
+        bias: BiasMaker,
+        settings: AttentionSettings,
+        kernel: ChunkKernel,
+    ) -> Tensor:
+        batch, _, heads, width = qkv_BLGc.shape
+        call = _Call(qkv_BLGc.reshape(-1, width), plan, bias, settings, kernel, batch, heads)
+        out_BLGD, normaliser_NL = call.forward()
+        ctx.call = (plan, bias, settings, kernel)
+        ctx.save_for_backward(qkv_BLGc, out_BLGD, normaliser_NL)
+        return out_BLGD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        qkv_BLGc, out_BLGD, normaliser_NL = ctx.saved_tensors
+        batch, _, heads, width = qkv_BLGc.shape
+        plan, bias, settings, kernel = ctx.call
+        call = _Call(qkv_BLGc.reshape(-1, width), plan, bias, settings, kernel, batch, heads)
+        dqkv = call.backward(grads[0], out_BLGD, normaliser_NL)
+        return dqkv.view_as(qkv_BLGc), None, None, None, None
+
+
+class _Call:
+    """One attention call: what its forward and its backward pass share."""
+
+    def __init__(
+        self,
+        qkv_Pc: Tensor,
+        plan: ChunkPlan,
+        bias: BiasMaker,
+        settings: AttentionSettings,
+        kernel: ChunkKernel,
+        batch: int,
+        heads: int,
+    ) -> None:
+        self.qkv_Pc, self.plan, self.bias = qkv_Pc, plan, bias
+        self.settings, self.kernel = settings, kernel
+        self.batch, self.heads, self.n = batch, heads, batch * heads
+        b = torch.arange(batch, device=qkv_Pc.device).repeat_interleave(heads)
+        g = torch.arange(heads, device=qkv_Pc.device).repeat(batch)
+        # Row of (b, position, g) is (b · L + position) · G + g.
+        self._first_row_N1 = (b * plan.length * heads + g)[:, None]
+        wide = qkv_Pc.dtype == torch.float64
+        self.wide_dtype = torch.float64 if wide else torch.float32
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Output [B, L, G, D] and log-normaliser [N, L] over all rounds."""
+        n, length, d = self.n, self.plan.length, self.settings.d_head
+        total: Tensor | None = None
+        normaliser: Tensor | None = None
+        for r in range(self.plan.n_rounds):
+            out_NSD, normaliser_NS = self._round(r)
+            slot_NL = self.plan.slot_of_position_NL(r)
+            n_r = normaliser_NS.gather(1, slot_NL)
+            flat = slot_NL + (torch.arange(n, device=slot_NL.device) * out_NSD.shape[1])[:, None]
+            out_r = out_NSD.view(-1, d).index_select(0, flat.view(-1)).view(n, length, d)
+            del out_NSD
+            if total is None or normaliser is None:
+                total, normaliser = out_r.to(self.wide_dtype), n_r
+                continue
+            # Weights that add up to one by construction; differences of normalisers stay exact
+            # where a penalty has made both huge.
+            share = torch.sigmoid(n_r - normaliser)[..., None]
+            total.lerp_(out_r.to(self.wide_dtype), share)
+            normaliser = torch.logaddexp(normaliser, n_r)
+        assert total is not None
+        assert normaliser is not None
+        out = total.to(self.qkv_Pc.dtype).view(self.batch, self.heads, length, d)
+        return out.transpose(1, 2).contiguous(), normaliser
+
+    def _round(self, r: int) -> tuple[Tensor, Tensor]:
+        """Output [N, S, D] and log-normaliser [N, S] of one round, in sorted order."""
+        c, d = self.plan.chunk_length, self.settings.d_head
+        n_slots = self.plan.n_chunks * c
+        out_NSD = self.qkv_Pc.new_empty(self.n, n_slots, d)
+        normaliser_NS = self.qkv_Pc.new_empty(self.n, n_slots, dtype=self.wide_dtype)
+        for chunks in self._blocks():
+            block = self._gather(r, chunks)
+            bias = self.bias.block(r, chunks).transpose(0, 1)
+            out, normaliser = self.kernel.forward(*block.operands(), bias, self.settings.scale)
+            slots = slice(chunks.start * c, chunks.stop * c)
+            out_NSD[:, slots].unflatten(1, (-1, c)).copy_(out.transpose(0, 1))
+            normaliser_NS[:, slots].unflatten(1, (-1, c)).copy_(normaliser.transpose(0, 1))
+        return out_NSD, normaliser_NS
+
+    def backward(self, dout_BLGD: Tensor, out_BLGD: Tensor, normaliser_NL: Tensor) -> Tensor:
+        """Gradient [P, c] of the packed rows."""
+        d = self.settings.d_head
+        dout_PD, out_PD = dout_BLGD.reshape(-1, d), out_BLGD.reshape(-1, d)
+        dqkv_Pc = torch.zeros_like(self.qkv_Pc, dtype=self.wide_dtype)
+        if self.settings.shared_qk:
+            # A token with no target but itself: its output is its value, exactly, whatever the
+            # rounding of a normaliser near the penalty.
+            alone_NL = normaliser_NL < -SELF_PENALTY / 2
+            normaliser_NL = normaliser_NL.masked_fill(alone_NL, torch.inf)
+            alone_P1 = alone_NL.view(self.batch, self.heads, -1).transpose(1, 2).reshape(-1, 1)
+            dqkv_Pc[:, d:].addcmul_(dout_PD, alone_P1.to(self.wide_dtype))
+        for r in range(self.plan.n_rounds):
+            for chunks in self._blocks():
+                self._block_backward(r, chunks, dout_PD, out_PD, normaliser_NL, dqkv_Pc)
+        return dqkv_Pc.to(self.qkv_Pc.dtype)
+
+    def _block_backward(
+        self,
+        r: int,
+        chunks: slice,
+        dout_PD: Tensor,
+        out_PD: Tensor,
+        normaliser_NL: Tensor,
+        dqkv_Pc: Tensor,
+    ) -> None:
+        """Adds one block's gradient to the packed rows, in place."""
+        c, d, n = self.plan.chunk_length, self.settings.d_head, self.n
+        block = self._gather(r, chunks)
+        query_rows = block.rows_NI[:, c:].reshape(-1)
+        to_kernel = (n, -1, c)
+        dout = dout_PD.index_select(0, query_rows).view(*to_kernel, d).transpose(0, 1)
+        out = out_PD.index_select(0, query_rows).view(*to_kernel, d).transpose(0, 1)
+        positions = self._positions(r, chunks)[:, c:]
+        normaliser = normaliser_NL.gather(1, positions).view(to_kernel).transpose(0, 1)
+        bias = self.bias.block(r, chunks).transpose(0, 1)
+        dq, dk, dv = self.kernel.backward(
+            dout, *block.operands(), bias, out, normaliser, self.settings.scale
+        )
+        del dout, out, bias
+        drows_NKCc = self._fold(dq, dk, dv, block, last=chunks.stop == self.plan.n_chunks)
+        dqkv_Pc.index_add_(0, block.rows_NI.view(-1), drows_NKCc.view(-1, dqkv_Pc.shape[1]))
+
+    def _fold(self, dq: Tensor, dk: Tensor, dv: Tensor, block: _Block, *, last: bool) -> Tensor:
+        """Gradients [N, J+1, C, c] of the block's packed rows, from those of queries [J, N, C, D]
+        and of keys and values [J, N, 2C, D], which lie twice: as own and as previous chunk."""
+        c, d = self.plan.chunk_length, self.settings.d_head
+        n_chunks = dq.shape[0]
+        width = self.settings.packed_width
+        drows = dq.new_zeros(self.n, n_chunks + 1, c, width, dtype=self.wide_dtype)
+        dq, dk, dv = dq.transpose(0, 1), dk.transpose(0, 1), dv.transpose(0, 1)
+        key_slot = 0 if self.settings.shared_qk else 1
+        for slot, g in ((key_slot, dk), (key_slot + 1, dv)):
+            into = drows[..., slot * d : (slot + 1) * d]
+            into[:, :-1].copy_(g[:, :, :c])
+            into[:, 1:].add_(g[:, :, c:])
+        if block.inverse_length_NKC1 is not None:
+            keys, factor = (
+                t.to(self.wide_dtype) for t in (block.k_NKCD, block.inverse_length_NKC1)
+            )
+            drows[..., :d] = unit_keys_backward(drows[..., :d], keys, factor)
+        drows[:, 1:, :, :d].add_(dq)
+        if last and self.plan.n_empty:
+            # Slots of padding hold a copy of position 0; what they did isn't its doing.
+            drows.view(self.n, -1, width)[:, -self.plan.n_empty :].zero_()
+        return drows
+
+    def _blocks(self) -> Iterator[slice]:
+        """Chunks of each block, for all sequences at once."""
+        c, n_chunks = self.plan.chunk_length, self.plan.n_chunks
+        least = -(-_LEAST_BLOCK_SLOTS // (c * self.n))
+        size = max(1, least, -(-n_chunks // _MOST_BLOCKS))
+        for start in range(0, n_chunks, size):
+            yield slice(start, min(start + size, n_chunks))
+
+    def _positions(self, r: int, chunks: slice) -> Tensor:
+        """Positions [N, I] in the block's slots, the chunk before the first included."""
+        c = self.plan.chunk_length
+        return self.plan.order_NRS[:, r, chunks.start * c : (chunks.stop + 1) * c]
+
+    def _gather(self, r: int, chunks: slice) -> _Block:
+        """The block's sorted rows; each chunk's keys are a view of its own and the previous."""
+        c, d, n = self.plan.chunk_length, self.settings.d_head, self.n
+        rows_NI = self._positions(r, chunks) * self.heads + self._first_row_N1
+        packed = self.qkv_Pc.index_select(0, rows_NI.view(-1)).view(n, -1, c, self.qkv_Pc.shape[1])
+        q = packed[..., :d]
+        v = packed[..., -d:]
+        factor = inverse_length(q) if self.settings.shared_qk else None
+        k = packed[..., d : 2 * d] if factor is None else q * factor
+        return _Block(rows_NI, q, k, factor, with_previous(v).transpose(0, 1))
+
+
+def chunked_attention(
+    qkv_BLGc: Tensor,
+    plan: ChunkPlan,
+    settings: AttentionSettings,
+    kernel: ChunkKernel,
+    *,
+    slots_decide: bool,
+) -> Tensor:
+    """Output [B, L, G, D] of packed rows over a plan for B·G sequences; differentiable."""
+    dtype = torch.float64 if qkv_BLGc.dtype == torch.float64 else torch.float32
+    bias = BiasMaker(plan, settings, dtype, slots_decide=slots_decide)
+    return _ChunkedAttention.apply(qkv_BLGc, plan, bias, settings, kernel)

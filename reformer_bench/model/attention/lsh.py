@@ -1,0 +1,48 @@
+"""LSH attention: sort by bucket, attend inside chunks, combine the rounds (paper, section 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reformer_bench.model.attention.chunked import chunked_attention
+from reformer_bench.model.attention.common import AttentionSettings
+from reformer_bench.model.attention.kernels import ChunkKernel
+from reformer_bench.model.attention.plan import plan_chunks
+from reformer_bench.model.hashing import hash_vectors
+
+
+def lsh_attention(
+    qv_BLGc: Tensor,
+    buckets_NRL: Tensor,
+    settings: AttentionSettings,
+    valid_BL: Tensor | None,
+    kernel: ChunkKernel,
+) -> Tensor:
+    """Output [B, L, G, D] of packed shared queries and values, given buckets of each round.
+
+    ``buckets`` is [B·G, R, L], integer, batch outermost. Differentiable in ``qv``.
+    """
+    heads = qv_BLGc.shape[2]
+    across = settings.attend_across_buckets
+    plan = plan_chunks(
+        buckets_NRL,
+        settings.chunk_length,
+        across_buckets=across,
+        ring=settings.ring,
+        valid_NL=None if valid_BL is None else valid_BL.repeat_interleave(heads, 0),
+    )
+    # Inside a bucket the sort keeps positions in order; across buckets it doesn't.
+    slots_decide = not across or (not settings.causal and not settings.ring)
+    return chunked_attention(qv_BLGc, plan, settings, kernel, slots_decide=slots_decide)
+
+
+def hash_queries(
+    qv_BLGc: Tensor, rotations_GDRK: Tensor, factors: tuple[int, ...], d_head: int
+) -> Tensor:
+    """Buckets [B·G, R, L] of packed queries, by the rotations of their heads."""
+    batch, length, heads, _ = qv_BLGc.shape
+    with torch.no_grad():
+        q_NLD = qv_BLGc[..., :d_head].transpose(1, 2).reshape(batch * heads, length, d_head)
+        rotations = rotations_GDRK if batch == 1 else rotations_GDRK.repeat(batch, 1, 1, 1)
+        return hash_vectors(q_NLD, rotations, factors)

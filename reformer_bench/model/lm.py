@@ -1,0 +1,197 @@
+"""ReformerLM: a language model assembled from a ModelConfig.
+
+B batch, L length, M model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reformer_bench.model.attention.kernels import chosen_kernel
+from reformer_bench.model.dropout import dropout_scale, seeded_dropout
+from reformer_bench.model.loss import OutputHead, chunked_loss
+from reformer_bench.model.positions import Embedding
+from reformer_bench.model.stack.feed import ParameterFeed
+from reformer_bench.model.stack.layer import Layer
+from reformer_bench.model.stack.partwise import partwise_residual
+from reformer_bench.model.stack.residual import checkpointed_stack, standard_stack
+from reformer_bench.model.stack.reversible import (
+    OnReconstructed,
+    reversible_loss,
+    reversible_stack,
+)
+from reformer_bench.model.step import Step, draw_seed
+from reformer_bench.model.sublayer import Tensors
+from reformer_bench.spec.model import Attention, ModelConfig, Residual
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def _parameter_dtype(config: ModelConfig) -> torch.dtype:
+    """Parameters and streams are wide also where sublayers compute in bfloat16."""
+    return torch.float64 if config.dtype == "float64" else torch.float32
+
+
+class ReformerLM(nn.Module):
+    """A Transformer language model whose every memory technique is a switch of its config.
+
+    Models whose switches don't change the mathematics share parameter names and shapes, so a
+    state_dict of one loads into the other.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        compute = _DTYPES[config.dtype]
+        self.embedding = Embedding(config)
+        self.layers = nn.ModuleList(Layer(config, i, compute) for i in range(config.n_layers))
+        self.output = OutputHead(config, compute)
+        self.to(_parameter_dtype(config))
+        self.exact = config.streams == "fixed"
+        self.feed = ParameterFeed(torch.device("cpu"), offload=config.parameter_offload == "cpu")
+        self.on_reconstructed: OnReconstructed | None = None
+        """Called at the end of a reversible backward pass with the streams as undone."""
+
+    def place(self, device: torch.device | str) -> ReformerLM:
+        """Move to a device; with parameter_offload the layers' parameters stay in CPU memory,
+        pinned where the device is a CUDA one."""
+        device = torch.device(device)
+        offload = self.config.parameter_offload == "cpu"
+        self.embedding.to(device)
+        self.output.to(device)
+        if not offload:
+            self.layers.to(device)
+        elif device.type == "cuda":
+            for parameter in self.layers.parameters():
+                parameter.data = parameter.data.pin_memory()
+        self.feed = ParameterFeed(device, offload=offload)
+        return self
+
+    def forward(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
+        """Logits [B, L, V] in the parameters' dtype for tokens [B, L] int64.
+
+        ``valid`` [B, L] bool is False at padding, which no token attends to; logits there mean
+        nothing. Raises ValueError for tokens of another shape or dtype, or too long a sequence.
+        """
+        step = self._step(tokens_BL, valid_BL)
+        x_BLM = self._embedded(tokens_BL, step)
+        if self.config.residual is Residual.REVERSIBLE:
+            streams = reversible_stack(self._layers(), x_BLM, step, self.feed, exact=self.exact)
+            return cast(Tensor, self.output(self.output.merge(list(streams))))
+        return cast(Tensor, self.output(self._residual(x_BLM, step)))
+
+    def loss(self, tokens_BL: Tensor, targets_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy, a scalar, of tokens and targets [B, L] int64.
+
+        Targets of −100 take no part. With loss_chunks > 1, or reversible layers, logits exist for
+        one of ``loss_chunks`` pieces at a time. A reversible model's loss can be differentiated
+        once: its backward pass undoes the activations in place.
+        """
+        step = self._step(tokens_BL, valid_BL)
+        if targets_BL.shape != tokens_BL.shape:
+            raise ValueError(
+                f"targets have shape {list(targets_BL.shape)}, expected that of the tokens, "
+                f"{list(tokens_BL.shape)}"
+            )
+        if self.config.residual is Residual.REVERSIBLE:
+            return reversible_loss(self, step, tokens_BL, targets_BL)
+        x_BLM = self._residual(self._embedded(tokens_BL, step), step)
+        if self.config.loss_chunks > 1:
+            return chunked_loss(self.output, x_BLM, targets_BL)
+        logits = self.output(x_BLM)
+        return functional.cross_entropy(logits.flatten(0, 1), targets_BL.flatten())
+
+    def settings(self) -> dict[str, str]:
+        """What ``auto`` became on the device the model is placed on."""
+        kinds = {self.config.kind(i) for i in range(self.config.n_layers)}
+        if not kinds & {Attention.LSH, Attention.LOCAL}:
+            return {}
+        device = self.embedding.tokens.weight.device
+        return {"lsh_kernel": chosen_kernel(self.config.lsh_kernel, device)[0].value}
+
+    def embed(self, params: Tensors, tokens_BL: Tensor, step: Step) -> Tensor:
+        """Embedded tokens with dropout, outside autograd; [B, L, M]."""
+        x_BLM = self.embedding.lookup(params, tokens_BL)
+        if self._dropout(step):
+            x_BLM.mul_(dropout_scale(x_BLM, self._dropout(step), self._embedding_seed(step)))
+        return x_BLM
+
+    def embed_backward(
+        self, like: Tensor, tokens_BL: Tensor, dx_BLM: Tensor, step: Step
+    ) -> list[Tensor]:
+        """Gradients of the embedding's parameters, in their order; may overwrite ``dx``."""
+        if self._dropout(step):
+            dx_BLM.mul_(dropout_scale(dx_BLM, self._dropout(step), self._embedding_seed(step)))
+        params = {name: p.detach() for name, p in self.embedding.named_parameters()}
+        return list(self.embedding.lookup_backward(params, tokens_BL, dx_BLM).values())
+
+    def _embedded(self, tokens_BL: Tensor, step: Step) -> Tensor:
+        """Embedded tokens with dropout, differentiable."""
+        x_BLM = self.embedding(tokens_BL)
+        return seeded_dropout(x_BLM, self._dropout(step), self._embedding_seed(step))
+
+    def _residual(self, x_BLM: Tensor, step: Step) -> Tensor:
+        if self.config.residual is Residual.STANDARD:
+            return standard_stack(self._layers(), x_BLM, step, self.feed)
+        offload = self.config.parameter_offload == "cpu"
+        return checkpointed_stack(self._layers(), x_BLM, step, self.feed, offload=offload)
+
+    def _layers(self) -> list[Layer]:
+        return [cast(Layer, layer) for layer in self.layers]
+
+    def _dropout(self, step: Step) -> float:
+        return self.config.dropout if step.training else 0.0
+
+    def _embedding_seed(self, step: Step) -> int:
+        return step.seed_for(self.config.n_layers, 0)
+
+    def _step(self, tokens_BL: Tensor, valid_BL: Tensor | None) -> Step:
+        """Check the input and draw the step's seed."""
+        if tokens_BL.dim() != 2 or tokens_BL.dtype != torch.int64:
+            raise ValueError(
+                "tokens must be int64 of shape [batch, length], not "
+                f"{tokens_BL.dtype} of shape {list(tokens_BL.shape)}"
+            )
+        batch, length = tokens_BL.shape
+        if batch == 0 or length == 0:
+            raise ValueError(f"tokens of shape {list(tokens_BL.shape)} are empty")
+        if self.config.positions != "none" and length > self.config.max_length:
+            raise ValueError(
+                f"length {length} is beyond max_length = {self.config.max_length} of this model"
+            )
+        if valid_BL is not None and (
+            valid_BL.shape != tokens_BL.shape or valid_BL.dtype != torch.bool
+        ):
+            raise ValueError(
+                f"valid must be bool of shape {list(tokens_BL.shape)}, not "
+                f"{valid_BL.dtype} of shape {list(valid_BL.shape)}"
+            )
+        return Step(batch, length, draw_seed(), valid_BL, self.training)
+
+
+class AttentionLayer(nn.Module):
+    """One attention sublayer with its residual connection: y = x + Attention(x)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layer = Layer(config, 0, _DTYPES[config.dtype]).attention
+        self.to(_parameter_dtype(config))
+        self.feed = ParameterFeed(torch.device("cpu"), offload=False)
+
+    def forward(self, x_BLM: Tensor) -> Tensor:
+        """y [B, L, M] of x [B, L, M]; recomputed head group by head group in the backward pass
+        unless residual = 'standard'."""
+        step = Step(x_BLM.shape[0], x_BLM.shape[1], draw_seed(), None, self.training)
+        if self.config.residual is Residual.STANDARD:
+            return x_BLM + self.layer(x_BLM, step)
+        return partwise_residual(self.layer, x_BLM, step, self.feed)
+
+
+def attention_layer(config: ModelConfig) -> AttentionLayer:
+    """One attention sublayer of a model: what Table 1 of the paper is about."""
+    return AttentionLayer(config)

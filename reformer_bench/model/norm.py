@@ -1,0 +1,58 @@
+"""Layer normalisation of rows, forward and backward, without an autograd graph.
+
+P rows, M model width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Normed(NamedTuple):
+    """Normalised rows and what their backward pass needs."""
+
+    h_PM: Tensor
+    x_PM: Tensor
+    mean_P1: Tensor
+    rstd_P1: Tensor
+
+
+def normalise(
+    x_PM: Tensor, weight_M: Tensor, bias_M: Tensor, epsilon: float, scale: float = 1.0
+) -> Normed:
+    """Layer normalisation of x / scale, given x.
+
+    Normalisation divides any common factor out; only epsilon has to follow it.
+    """
+    h, mean, rstd = torch.native_layer_norm(
+        x_PM, (x_PM.shape[-1],), weight_M, bias_M, epsilon * scale * scale
+    )
+    return Normed(h, x_PM, mean, rstd)
+
+
+def normalise_backward(
+    dh_PM: Tensor,
+    saved: Normed,
+    weight_M: Tensor,
+    bias_M: Tensor,
+    dweight_M: Tensor,
+    dbias_M: Tensor,
+    scale: float = 1.0,
+) -> Tensor:
+    """Gradient [P, M] with respect to x / scale; adds those of weight and bias in place."""
+    dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+        dh_PM,
+        saved.x_PM,
+        (dh_PM.shape[-1],),
+        saved.mean_P1,
+        saved.rstd_P1,
+        weight_M,
+        bias_M,
+        [True, True, True],
+    )
+    dweight_M.add_(dweight)
+    dbias_M.add_(dbias)
+    return dx if scale == 1.0 else dx.mul_(scale)

@@ -1,0 +1,1 @@
+"""What a stack of layers keeps for the backward pass: everything, checkpoints, or nothing."""

@@ -1,0 +1,1 @@
+"""What a case, a model configuration and a record are; units. No torch."""

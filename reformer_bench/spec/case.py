@@ -1,0 +1,54 @@
+"""Case: one thing to measure, named by a hash of everything that decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reformer_bench.spec.model import ModelConfig
+
+Workload = Literal["train_step", "forward", "attention"]
+Optimizer = Literal["adam", "adafactor", "none"]
+Implementation = Literal["native", "reformer-pytorch", "transformers"]
+
+
+class Case(BaseModel):
+    """What is measured: a workload on a model at a length and batch, on a device.
+
+    ``attention`` is one attention sublayer, forward and backward; ``train_step`` is forward,
+    loss, backward and optimizer step; ``forward`` is the loss without gradients.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    suite: str
+    variant: str
+    """The name under which tables and plots show this model."""
+    workload: Workload = "train_step"
+    implementation: Implementation = "native"
+    model: ModelConfig
+    optimizer: Optimizer = "adam"
+    batch: Annotated[int, Field(ge=1)] = 1
+    length: Annotated[int, Field(ge=1)]
+    device: str = "cpu"
+    """``cpu``, ``cuda`` or ``cuda:N``."""
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits that change with anything in the case."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one step."""
+        return self.batch * self.length
+
+    @property
+    def series(self) -> tuple[str, str, int]:
+        """What cases of growing length have in common: (variant, workload, batch)."""
+        return (self.variant, self.workload, self.batch)

@@ -1,0 +1,218 @@
+"""Record: a case, its outcome and everything measured, as one line of a result file.
+
+Memory is in bytes, time in milliseconds. What was not measured is None, never zero.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reformer_bench.spec.case import Case
+
+SCHEMA_VERSION: Final = 1
+
+Phase = Literal["build", "forward", "backward", "optimizer"]
+PHASES: tuple[Phase, ...] = ("build", "forward", "backward", "optimizer")
+
+
+class Outcome(StrEnum):
+    """How a case ended."""
+
+    OK = "ok"
+    DEVICE_OOM = "device-oom"
+    HOST_OOM = "host-oom"
+    OVER_BUDGET = "over-budget"
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    ERROR = "error"
+    SKIPPED = "skipped"
+    """Not tried, because a shorter length of the same series already ran out."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Breakdown(_Part):
+    """What the live bytes at the allocated peak are; the five add up to the peak."""
+
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    """Made in a forward phase and still alive when it ends: kept for the backward pass."""
+    temporaries_bytes: int
+    """Everything else: alive only inside the phase that made it."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The peak."""
+        return (
+            self.parameters_bytes
+            + self.gradients_bytes
+            + self.optimizer_bytes
+            + self.activations_bytes
+            + self.temporaries_bytes
+        )
+
+
+class PhasePeak(_Part):
+    """The framework allocator's peaks while one phase ran, counting what was alive before it."""
+
+    phase: Phase
+    allocated_bytes: int
+    reserved_bytes: int | None = None
+    """What the caching allocator held from the device; None where nothing is cached (CPU)."""
+
+
+class AllocatorMemory(_Part):
+    """What the framework's allocator saw, from an empty process on."""
+
+    source: Literal["cuda-allocator", "cpu-allocator-events", "fake-tensor"]
+    cold: tuple[PhasePeak, ...]
+    """The first step, and the build before it."""
+    warm: tuple[PhasePeak, ...] = ()
+    """A later step, in which gradients and optimizer state already have their places."""
+    breakdown: Breakdown | None = None
+    """At the allocated peak of the warm step (of the cold one, where there is no other)."""
+    breakdown_phase: Phase | None = None
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """The highest allocated peak of any phase."""
+        return max(part.allocated_bytes for part in self.cold + self.warm)
+
+    @property
+    def peak_reserved_bytes(self) -> int | None:
+        """The highest reserved peak of any phase."""
+        reserved = [p.reserved_bytes for p in self.cold + self.warm if p.reserved_bytes is not None]
+        return max(reserved, default=None)
+
+
+class NvmlMemory(_Part):
+    """What the NVIDIA driver reports; see ``notes`` for what it could not see."""
+
+    device_before_bytes: int
+    device_peak_bytes: int
+    process_peak_bytes: int | None = None
+    process_source: Literal["process", "device-delta"]
+    """``device-delta``: NVML can't see this process (a container), so the device's growth stands
+    in."""
+    energy_mj: int | None = None
+    mean_power_mw: int | None = None
+    n_samples: int
+    notes: tuple[str, ...] = ()
+
+
+class HostMemory(_Part):
+    """The process's resident set."""
+
+    before_bytes: int
+    """After imports, before the case."""
+    peak_bytes: int
+    """High-water mark while the case ran."""
+
+
+class Memory(_Part):
+    """Every peak, each under the name of who saw it."""
+
+    allocator: AllocatorMemory | None = None
+    nvml: NvmlMemory | None = None
+    host: HostMemory | None = None
+    predicted_peak_bytes: int | None = None
+    """Of the allocator, from a run on fake tensors."""
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The allocator's peak: the figure tables and plots show."""
+        return None if self.allocator is None else self.allocator.peak_allocated_bytes
+
+
+class StepSample(_Part):
+    """The time of one step, by phase; phases a workload lacks are None."""
+
+    total_ms: float
+    forward_ms: float | None = None
+    backward_ms: float | None = None
+    optimizer_ms: float | None = None
+
+
+class Timing(_Part):
+    """Every sample of every phase."""
+
+    build_ms: float
+    cold: StepSample
+    """The first step of the process. On the CPU it runs under the memory profiler."""
+    warm: tuple[StepSample, ...]
+    """Steps after warm-up, in order."""
+    n_warmup: int
+    tokens_per_second: float | None = None
+    """Tokens of a step over the median warm step."""
+    flops: int | None = None
+    """Matrix-product operations of one step, counted by torch.utils.flop_counter."""
+    matmul_flops_per_second: float | None = None
+    """What one large matrix product reached on this device, in the model's dtype."""
+
+
+class Overhead(_Part):
+    """What the harness itself took for this case."""
+
+    start_ms: float
+    """From asking for a worker to the worker's first line."""
+    stop_ms: float
+    """From the worker's last line to its record on disk."""
+
+
+class Environment(_Part):
+    """Where a run was made; taken once a run and repeated on every record."""
+
+    device_kind: Literal["cpu", "cuda"]
+    device_name: str
+    device_memory_bytes: int | None
+    driver_version: str | None = None
+    cuda_version: str | None = None
+    cpu_model: str
+    cpu_count: int
+    torch_threads: int
+    host_memory_bytes: int
+    os: str
+    python_version: str
+    torch_version: str
+    torch_build: str
+    """``cpu`` or the CUDA version torch was built for."""
+    package_version: str
+    allocator_settings: str
+    """PYTORCH_ALLOC_CONF on CUDA, the C library's on the CPU; empty when unset."""
+    commit: str | None = None
+    hostname_hash: str
+    """Tells two machines apart without naming them."""
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class Record(_Part):
+    """One line of a result file."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    case_id: str
+    case: Case
+    outcome: Outcome
+    message: str | None = None
+    """What went wrong, in one line, when the outcome is not ok."""
+    started_at: str
+    """ISO 8601, UTC."""
+    wall_ms: float
+    memory: Memory = Memory()
+    timing: Timing | None = None
+    overhead: Overhead | None = None
+    settings: dict[str, str] = Field(default_factory=dict)
+    """What the implementation was pinned to, and which kernel ``auto`` became."""
+    environment: Environment
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema of a record."""
+    schema = Record.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

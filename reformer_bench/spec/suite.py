@@ -1,0 +1,204 @@
+"""Suite: what one TOML file says is to be measured, and where such files are found."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from reformer_bench.spec.case import Implementation, Optimizer, Workload
+from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.model import PRESETS, ModelConfig
+from reformer_bench.spec.units import parse_lengths
+
+DeviceKind = Literal["cpu", "cuda"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+# The fields of ModelConfig and their types, without its rules on combinations: those can only be
+# judged once the base model, the device's table, the preset and the variant are put together.
+ModelTable: Any = create_model(
+    "ModelTable",
+    __base__=_Table,
+    **{name: (field.annotation, field) for name, field in ModelConfig.model_fields.items()},  # type: ignore[call-overload]
+)
+"""Some fields of a ModelConfig; ``fields_of`` tells which."""
+
+
+def fields_of(table: BaseModel) -> dict[str, Any]:
+    """The fields that a table sets, as JSON values."""
+    return table.model_dump(mode="json", exclude_unset=True)
+
+
+def _as_lengths(value: Any) -> Any:
+    """Lengths from ``"512..64K"``, a number, or a list of numbers and such texts."""
+    if isinstance(value, str):
+        return parse_lengths(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if isinstance(value, list | tuple):
+        flat: list[Any] = []
+        for item in value:
+            flat.extend(parse_lengths(item) if isinstance(item, str) else [item])
+        return tuple(flat)
+    return value
+
+
+def _as_counts(value: Any) -> Any:
+    """Batch sizes from ``"1,2"``, a number or a list of numbers."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _as_names(value: Any) -> Any:
+    """Names from ``"train_step,forward"`` or a list."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Lengths = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_as_lengths)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_as_counts)]
+Workloads = Annotated[tuple[Workload, ...], Field(min_length=1), BeforeValidator(_as_names)]
+
+
+class Variant(_Table):
+    """One model of a suite: a preset, fields on top of it, and whose code runs it."""
+
+    preset: str | None = None
+    implementation: Implementation = "native"
+    model: ModelTable = Field(default_factory=ModelTable)
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in PRESETS:
+            raise ValueError(f"not a preset (allowed: {', '.join(PRESETS)})")
+        return name
+
+
+class DeviceTable(_Table):
+    """What differs on one kind of device: lengths, model, and how long things may take."""
+
+    lengths: Lengths | None = None
+    model: ModelTable = Field(default_factory=ModelTable)
+    case_timeout_s: Seconds = 600.0
+    """A case that takes longer is killed."""
+    total_time_s: Seconds | None = None
+    """A case that is not going to end within this time of the run's start is not started."""
+    min_samples: Count = 1
+    max_samples: Count = 20
+    sample_time_s: Seconds = 2.0
+    """Timed steps of a case go on for this long, within the two numbers of samples."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DeviceTable:
+        if self.min_samples > self.max_samples:
+            raise ValueError(
+                f"min_samples = {self.min_samples} is more than max_samples = {self.max_samples}"
+            )
+        return self
+
+
+class Suite(_Table):
+    """What is measured: every variant at every length, batch and workload.
+
+    A model is put together from, in growing precedence: ``model``, the device's ``model``, the
+    variant's preset, the variant's ``model``.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    description: str
+    claim: str | None = None
+    """Which table, figure or sentence of the paper it belongs to."""
+    expected_minutes: dict[DeviceKind, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    model: ModelTable = Field(default_factory=ModelTable)
+    workloads: Workloads = ("train_step",)
+    lengths: Lengths
+    batches: Counts | None = None
+    """None: one sequence, unless ``tokens`` is given."""
+    tokens: Count | None = None
+    """Tokens of a step, the same at every length: batch = tokens / length."""
+    optimizer: Optimizer = "adam"
+    seed: int = 0
+    variants: Annotated[dict[str, Variant], Field(min_length=1)]
+    device: dict[DeviceKind, DeviceTable] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_batch_rule(self) -> Suite:
+        if self.tokens is not None and self.batches is not None:
+            raise ValueError("'batches' and 'tokens' exclude each other: give one of them")
+        return self
+
+    def on(self, kind: DeviceKind) -> DeviceTable:
+        """The table of a kind of device; its defaults where the suite has none."""
+        return self.device.get(kind, DeviceTable())
+
+    def lengths_on(self, kind: DeviceKind) -> tuple[int, ...]:
+        """Lengths to measure there, shortest first, each once."""
+        return tuple(sorted(set(self.on(kind).lengths or self.lengths)))
+
+    def batches_at(self, length: int) -> tuple[int, ...]:
+        """Batch sizes at a length. Raises ValueError where ``tokens`` does not divide."""
+        if self.tokens is None:
+            return self.batches or (1,)
+        if self.tokens % length:
+            raise ValueError(f"tokens = {self.tokens} is not a multiple of length {length}")
+        return (self.tokens // length,)
+
+
+def load_suite(path: Path) -> Suite:
+    """The suite in a file. Raises InputError naming file, key, value and what is allowed."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not TOML: {error}") from None
+    return validated(Suite, data, where=str(path))
+
+
+def suite_folder() -> Path:
+    """Where the suites that come with the package are: in the wheel, or in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    shipped = package / "_suites"
+    return shipped if shipped.is_dir() else package.parent / "suites"
+
+
+def shipped_suites() -> list[Suite]:
+    """Every suite that comes with the package, by name."""
+    return [load_suite(path) for path in sorted(suite_folder().glob("*.toml"))]
+
+
+def find_suite(name: str) -> Suite:
+    """A suite by its name, or from the user's own file when ``name`` is a path.
+
+    Raises InputError with the names there are.
+    """
+    if name.endswith(".toml") or "/" in name:
+        return load_suite(Path(name))
+    path = suite_folder() / f"{name}.toml"
+    if path.is_file():
+        return load_suite(path)
+    names = sorted(path.stem for path in suite_folder().glob("*.toml"))
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    raise InputError(
+        f"--suite: there is no suite {name!r}{hint} "
+        f"(allowed: {', '.join(names)}, or a path to a .toml file)"
+    )
