@@ -1,0 +1,158 @@
+"""The machine, the driver and the versions that a run was made with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from pathlib import Path
+
+import psutil
+import torch
+
+import reformer_bench
+from reformer_bench.measure.nvml import load_nvml
+from reformer_bench.spec.record import Environment
+
+_PACKAGES = (
+    "numpy",
+    "nvidia-ml-py",
+    "pydantic",
+    "reformer-pytorch",
+    "transformers",
+    "triton",
+)
+_C_LIBRARY_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF")
+
+
+def collect(device: torch.device) -> Environment:
+    """What decides a measurement besides the case. Reads the system; measures nothing."""
+    is_cuda = device.type == "cuda"
+    cpu = cpu_model()
+    return Environment(
+        device_kind="cuda" if is_cuda else "cpu",
+        device_name=torch.cuda.get_device_name(device) if is_cuda else cpu,
+        device_memory_bytes=(
+            torch.cuda.get_device_properties(device).total_memory if is_cuda else None
+        ),
+        driver_version=_driver_version() if is_cuda else None,
+        cuda_version=torch.version.cuda if is_cuda else None,
+        cpu_model=cpu,
+        cpu_count=cpu_count(),
+        torch_threads=torch.get_num_threads(),
+        host_memory_bytes=host_memory_bytes(),
+        os=platform.platform(),
+        python_version=platform.python_version(),
+        torch_version=torch.__version__,
+        torch_build=torch.version.cuda or "cpu",
+        package_version=reformer_bench.__version__,
+        allocator_settings=_cuda_settings() if is_cuda else _host_settings(),
+        commit=commit(Path(reformer_bench.__file__).parent.parent),
+        hostname_hash=hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8],
+        packages=_versions(),
+    )
+
+
+def cpu_model() -> str:
+    """The processor's name from /proc/cpuinfo, else what the platform calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_count() -> int:
+    """Processors this process may run on, not those the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def host_memory_bytes(
+    limits: tuple[Path, ...] = (
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ),
+) -> int:
+    """The machine's memory, or the container's limit where that is lower."""
+    total = int(psutil.virtual_memory().total)
+    for path in limits:
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def commit(root: Path) -> str | None:
+    """The commit checked out at a folder, with -dirty after changes to tracked files.
+
+    None where the folder isn't itself the top of a checkout: an installed package may lie inside
+    somebody else's. None as well without git or without a commit.
+    """
+    if not (root / ".git").exists():
+        return None
+    head = _git(root, "rev-parse", "HEAD")
+    if not head:
+        return None
+    return f"{head}-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else head
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _driver_version() -> str | None:
+    pynvml, _ = load_nvml()
+    if pynvml is None:
+        return None
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _cuda_settings() -> str:
+    """PYTORCH_ALLOC_CONF, under its older name too."""
+    new, old = os.environ.get("PYTORCH_ALLOC_CONF"), os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
+    return new or old or ""
+
+
+def _host_settings() -> str:
+    """What the environment tells the C library's allocator, or that there is another one."""
+    names = [*_C_LIBRARY_SETTINGS, *sorted(n for n in os.environ if n.startswith("MALLOC_"))]
+    found = {name: os.environ[name] for name in names if os.environ.get(name)}
+    return " ".join(f"{name}={value}" for name, value in found.items())
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that can change a result, of those installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

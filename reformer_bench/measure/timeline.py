@@ -1,0 +1,260 @@
+"""Timeline: what an allocator did and when, and the peaks and breakdown that follow from it.
+
+Nothing here knows where the events come from: a profiler, a device's history, fake tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer_bench.spec.record import AllocatorMemory, Breakdown, Phase, PhasePeak
+
+IntArray = npt.NDArray[np.int64]
+LabelKind = Literal["parameters", "gradients", "optimizer"]
+LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
+Source = Literal["cuda-allocator", "cpu-allocator-events", "fake-tensor"]
+Event = tuple[int, int, int]
+"""(time_ns, address, bytes: positive when allocated, negative when freed)."""
+
+
+@dataclass(frozen=True)
+class PhaseInterval:
+    """One run of a phase: the events with start_ns ≤ time < end_ns."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Label:
+    """Says what the allocation at an address is, as things stand after every event ≤ time_ns."""
+
+    kind: LabelKind
+    time_ns: int
+    address: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest live bytes of a stretch of time, and the state that has them."""
+
+    allocated_bytes: int
+    event: int
+    """The last event before that state; -1: before all events."""
+    phase: str | None = None
+
+
+@dataclass(frozen=True)
+class _Allocations:
+    """Every allocation of a timeline: when it was born, when it died, how large it was.
+
+    Sorted by address, then by birth. Births and deaths are event indices; what never dies has
+    the number of events as its death.
+    """
+
+    address: IntArray
+    birth: IntArray
+    death: IntArray
+    size: IntArray
+
+    def alive_at(self, event: int) -> npt.NDArray[np.bool_]:
+        """Which allocations live right after an event."""
+        return (self.birth <= event) & (event < self.death)
+
+    def find(self, address: int, event: int) -> int | None:
+        """The allocation at an address that lives right after an event."""
+        low, high = np.searchsorted(self.address, [address, address + 1])
+        place = low + np.searchsorted(self.birth[low:high], event, side="right") - 1
+        return int(place) if place >= low and event < self.death[place] else None
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Allocation events in order of time, with phases and labels on the same clock.
+
+    An address may come back any number of times. Freeing an address that isn't live is ignored:
+    it was allocated before the timeline began. Allocating one that is live ends what was there:
+    its release went unseen.
+    """
+
+    time_ns: IntArray
+    address: IntArray
+    delta_bytes: IntArray
+    phases: tuple[PhaseInterval, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.time_ns), len(self.address), len(self.delta_bytes)}
+        if len(lengths) != 1:
+            raise ValueError(f"a timeline's columns must be equally long, got {sorted(lengths)}")
+        if np.any(np.diff(self.time_ns) < 0):
+            raise ValueError("a timeline's events must be in order of time")
+
+    @classmethod
+    def from_events(
+        cls,
+        events: Iterable[Event],
+        phases: Iterable[PhaseInterval] = (),
+        labels: Iterable[Label] = (),
+    ) -> Timeline:
+        """A timeline of events in any order; those of one instant keep the order they came in."""
+        table = np.array(list(events), dtype=np.int64).reshape(-1, 3)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        return cls(table[:, 0], table[:, 1], table[:, 2], tuple(phases), tuple(labels))
+
+    def peak(self) -> Peak:
+        """The highest live bytes of the whole timeline, outside phases too."""
+        return self._highest(0, len(self.time_ns))
+
+    def peak_of(self, interval: PhaseInterval) -> Peak:
+        """The highest live bytes while a phase ran, counting what was alive before it."""
+        return self._highest(*self._span(interval), phase=interval.name)
+
+    def peak_of_step(self, step: int) -> Peak | None:
+        """The highest peak of any phase of a step, the first of equals; None without phases."""
+        peaks = [self.peak_of(interval) for interval in self.phases if interval.step == step]
+        return max(peaks, key=lambda peak: peak.allocated_bytes, default=None)
+
+    def phase_peaks(self, step: int) -> tuple[PhasePeak, ...]:
+        """The peak of each phase of a step, in the order they began; a repeated phase counts once,
+        with its highest peak. Raises ValueError for a phase that records don't know."""
+        highest: dict[str, int] = {}
+        for interval in self.phases:
+            if interval.step == step:
+                found = self.peak_of(interval).allocated_bytes
+                highest[interval.name] = max(found, highest.get(interval.name, 0))
+        return tuple(
+            PhasePeak(phase=known_phase(name), allocated_bytes=count)
+            for name, count in highest.items()
+        )
+
+    def breakdown(self, peak: Peak) -> Breakdown:
+        """What the live bytes of a peak are; the five parts add up to it exactly.
+
+        An allocation labelled more than once is what its first label says.
+        """
+        allocations = self._allocations
+        alive = allocations.alive_at(peak.event)
+        parts: dict[str, int] = {}
+        for number, kind in enumerate(LABEL_KINDS):
+            parts[kind] = int(allocations.size[alive & (self._label_numbers == number)].sum())
+        kept = alive & self._outlive_forward & (self._label_numbers < 0)
+        activations = int(allocations.size[kept].sum())
+        return Breakdown(
+            parameters_bytes=parts["parameters"],
+            gradients_bytes=parts["gradients"],
+            optimizer_bytes=parts["optimizer"],
+            activations_bytes=activations,
+            temporaries_bytes=peak.allocated_bytes - sum(parts.values()) - activations,
+        )
+
+    def alive_at(self, peak: Peak) -> list[tuple[int, int, str]]:
+        """(address, bytes, kind) of each allocation that lives at a peak; kinds as in a breakdown."""
+        allocations = self._allocations
+        kinds = np.where(self._outlive_forward, "activations", "temporaries").astype("<U12")
+        for number, kind in enumerate(LABEL_KINDS):
+            kinds[self._label_numbers == number] = kind
+        alive = allocations.alive_at(peak.event)
+        columns = (allocations.address[alive], allocations.size[alive], kinds[alive])
+        return [(int(a), int(size), str(kind)) for a, size, kind in zip(*columns, strict=True)]
+
+    @cached_property
+    def live_bytes(self) -> IntArray:
+        """Bytes alive right after each event, [events]."""
+        change = np.zeros(len(self.time_ns), dtype=np.int64)
+        allocations = self._allocations
+        change[allocations.birth] += allocations.size
+        # No event ends two allocations, so plain fancy indexing loses nothing.
+        ended = allocations.death < len(change)
+        change[allocations.death[ended]] -= allocations.size[ended]
+        return np.cumsum(change)
+
+    @cached_property
+    def _allocations(self) -> _Allocations:
+        """Pairs each allocation with the next event at its address, whatever that is."""
+        n_events = len(self.time_ns)
+        order = np.argsort(self.address, kind="stable")
+        order = order[self.delta_bytes[order] != 0]
+        address, delta = self.address[order], self.delta_bytes[order]
+        death = np.full(len(order), n_events, dtype=np.int64)
+        again = address[1:] == address[:-1]
+        death[:-1][again] = order[1:][again]
+        born = delta > 0
+        return _Allocations(address[born], order[born], death[born], delta[born])
+
+    @cached_property
+    def _label_numbers(self) -> IntArray:
+        """The label of each allocation as its place in LABEL_KINDS, -1 without one."""
+        numbers = np.full(len(self._allocations.birth), -1, dtype=np.int64)
+        for label in sorted(self.labels, key=lambda label: label.time_ns):
+            event = int(np.searchsorted(self.time_ns, label.time_ns, side="right")) - 1
+            place = self._allocations.find(label.address, event)
+            if place is not None and numbers[place] < 0:
+                numbers[place] = LABEL_KINDS.index(label.kind)
+        return numbers
+
+    @cached_property
+    def _outlive_forward(self) -> npt.NDArray[np.bool_]:
+        """Which allocations a forward phase made and left alive at its end."""
+        allocations = self._allocations
+        outlive = np.zeros(len(allocations.birth), dtype=np.bool_)
+        for interval in self.phases:
+            if interval.name == "forward":
+                first, end = self._span(interval)
+                outlive |= (
+                    (first <= allocations.birth)
+                    & (allocations.birth < end)
+                    & (allocations.death >= end)
+                )
+        return outlive
+
+    def _span(self, interval: PhaseInterval) -> tuple[int, int]:
+        """First event of a phase and the one after its last."""
+        first, end = np.searchsorted(self.time_ns, [interval.start_ns, interval.end_ns])
+        return int(first), int(end)
+
+    def _highest(self, first: int, end: int, phase: str | None = None) -> Peak:
+        before = int(self.live_bytes[first - 1]) if first else 0
+        if first < end:
+            event = first + int(np.argmax(self.live_bytes[first:end]))
+            if self.live_bytes[event] > before:
+                return Peak(int(self.live_bytes[event]), event, phase)
+        return Peak(before, first - 1, phase)
+
+
+def allocator_memory(
+    timeline: Timeline, source: Source, cold_step: int = 0, warm_step: int | None = None
+) -> AllocatorMemory | None:
+    """The part of a record that a timeline tells: the phases of a cold and of a warm step.
+
+    The breakdown is the warm step's, or the cold one's where the warm step has no phases. None
+    where the cold step has no phases, so that there is nothing to tell.
+    """
+    cold = timeline.phase_peaks(cold_step)
+    if not cold:
+        return None
+    warm = () if warm_step is None else timeline.phase_peaks(warm_step)
+    peak = timeline.peak_of_step(warm_step if warm and warm_step is not None else cold_step)
+    return AllocatorMemory(
+        source=source,
+        cold=cold,
+        warm=warm,
+        breakdown=None if peak is None else timeline.breakdown(peak),
+        breakdown_phase=None if peak is None or peak.phase is None else known_phase(peak.phase),
+    )
+
+
+def known_phase(name: str) -> Phase:
+    """The phase of that name. Raises ValueError with the names there are."""
+    for phase in get_args(Phase):
+        if phase == name:
+            return phase
+    raise ValueError(f"{name!r} is not a phase (allowed: {', '.join(get_args(Phase))})")
