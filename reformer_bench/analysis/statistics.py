@@ -1,0 +1,36 @@
+"""Order statistics of samples: the median, the quartiles and the spread between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Median and quartiles of ``n`` samples, in the samples' unit."""
+
+    median: float
+    lower: float
+    upper: float
+    n: int
+
+    @property
+    def iqr(self) -> float | None:
+        """Interquartile range; None for a single sample, which has no spread to tell."""
+        return self.upper - self.lower if self.n > 1 else None
+
+    @property
+    def relative_iqr(self) -> float | None:
+        """Interquartile range as a share of the median; None where there is none."""
+        return self.iqr / self.median if self.iqr is not None and self.median > 0 else None
+
+
+def quartiles(samples: Sequence[float]) -> Quartiles | None:
+    """Quartiles by linear interpolation between order statistics; None without samples."""
+    if not samples:
+        return None
+    lower, median, upper = np.percentile(np.asarray(samples, dtype=float), [25, 50, 75])
+    return Quartiles(float(median), float(lower), float(upper), len(samples))

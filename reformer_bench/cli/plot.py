@@ -1,0 +1,62 @@
+"""``reformer-bench plot RUN``: the figures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+EXIT_NOTHING = 4
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the files.  [default: the run's folder]",
+)
+@click.option(
+    "--format",
+    "formats",
+    default="png,svg",
+    show_default=True,
+    help="One or more of png, svg, pdf, with commas.",
+)
+@click.option(
+    "--quantity",
+    type=click.Choice(["memory", "throughput", "both"]),
+    default="both",
+    show_default=True,
+    help="What to draw against length; both adds an overview.",
+)
+@click.pass_context
+def plot(ctx: click.Context, run: Path, out: Path | None, formats: str, quantity: str) -> None:
+    """Draw peak memory and throughput against sequence length for RUN.
+
+    RUN is a run's folder or its records file. Exits with 4 where no case has anything to draw.
+    """
+    from reformer_bench.report.plots import FORMATS, write_plots
+    from reformer_bench.spec.errors import InputError
+    from reformer_bench.store import load_run
+
+    chosen = list(dict.fromkeys(name.strip().lower() for name in formats.split(",")))
+    for name in chosen:
+        if name not in FORMATS:
+            raise InputError(f"--format: {name!r} is not one of {', '.join(FORMATS)}")
+    loaded = load_run(run)
+    if not loaded.records:
+        raise InputError(f"{run}: the run has no records yet")
+    for note in loaded.notes:
+        click.echo(note, err=True)
+    folder = loaded.path if loaded.path.is_dir() else loaded.path.parent
+    out = folder if out is None else out
+    try:
+        written = write_plots(loaded.records, out, chosen, quantity)  # type: ignore[arg-type]
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from None
+    if not written:
+        click.echo(f"{run}: nothing to draw, no case has a figure for {quantity}", err=True)
+        ctx.exit(EXIT_NOTHING)
+    for path in written:
+        click.echo(str(path))

@@ -1,0 +1,73 @@
+"""``reformer-bench show RUN``: the tables of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from reformer_bench.report.export import Table
+    from reformer_bench.spec.record import Record
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--details", is_flag=True, help="Everything measured, case by case.")
+@click.option("--breakdown", is_flag=True, help="What the bytes at each peak are.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "markdown", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print it; CSV and JSON hold bytes and milliseconds.",
+)
+def show(run: Path, details: bool, breakdown: bool, output_format: str) -> None:
+    """Show the tables of RUN, a run's folder or its records file.
+
+    Without options: peak memory and throughput by variant and length, and where each variant
+    stopped.
+    """
+    from reformer_bench.spec.errors import InputError
+    from reformer_bench.store import load_run
+
+    if details and breakdown:
+        raise InputError("--details and --breakdown: give one of them")
+    loaded = load_run(run)
+    if not loaded.records:
+        raise InputError(f"{run}: the run has no records yet")
+    for note in loaded.notes:
+        click.echo(note, err=True)
+    table: Table = "details" if details else "breakdown" if breakdown else "summary"
+    if output_format == "table":
+        from reformer_bench.cli.console import make_console
+
+        make_console().print(_renderable(loaded.records, table))
+    else:
+        click.echo(_text(loaded.records, table, output_format), nl=False)
+
+
+def _renderable(records: list[Record], table: Table) -> RenderableType:
+    from reformer_bench.report import tables
+
+    make = {
+        "summary": tables.summary_table,
+        "details": tables.detail_table,
+        "breakdown": tables.breakdown_table,
+    }
+    return make[table](records)
+
+
+def _text(records: list[Record], table: Table, output_format: str) -> str:
+    from reformer_bench.report import export
+
+    make = {
+        "markdown": export.export_markdown,
+        "csv": export.export_csv,
+        "json": export.export_json,
+    }
+    return make[output_format](records, table)

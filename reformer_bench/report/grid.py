@@ -1,0 +1,96 @@
+"""A group of records as a grid of cells: lengths down, variants across, for any output format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reformer_bench.analysis.frames import case_row
+from reformer_bench.analysis.groups import Group
+from reformer_bench.report.words import outcome_words, rate_figure, row_name
+from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place: its lines, and whether it is a figure and the row's best."""
+
+    lines: tuple[str, ...]
+    is_figure: bool = False
+    is_best: bool = False
+
+    def narrow(self) -> tuple[str, ...]:
+        """The lines, with words that aren't figures broken into short lines."""
+        if self.is_figure:
+            return self.lines
+        first, *rest = self.lines
+        words = first.rsplit(" ", 1) if len(first) > 11 else [first]
+        return (*words, *rest)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells by row (length) and column (variant)."""
+
+    quantity: str
+    corner: str
+    variants: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def memory_grid(group: Group) -> Grid:
+    """Peaks of the allocator; the smallest of a row is best."""
+    return _grid(group, "peak memory", _peak, format_bytes, min)
+
+
+def throughput_grid(group: Group) -> Grid:
+    """Thousands of tokens per second; the largest of a row is best."""
+    return _grid(group, "throughput, 1,000 tokens per second", _rate, rate_figure, max)
+
+
+def _peak(record: Record) -> float | None:
+    return record.memory.peak_bytes if record.outcome is Outcome.OK else None
+
+
+def _rate(record: Record) -> float | None:
+    rate: float | None = case_row(record)["tokens_per_second"]
+    return rate if record.outcome is Outcome.OK else None
+
+
+def _grid(
+    group: Group,
+    quantity: str,
+    value_of: Callable[[Record], float | None],
+    show: Callable[[float], str],
+    best_of: Callable[[list[float]], float],
+) -> Grid:
+    corner = "length" if group.batch is not None else "length × batch"
+    rows = []
+    for length in group.lengths:
+        records = [group.cell(variant, length) for variant in group.variants]
+        values = [None if record is None else value_of(record) for record in records]
+        known = [value for value in values if value is not None]
+        # Figures that look the same are equally good.
+        best = show(best_of(known)) if len(known) > 1 else None
+        cells = []
+        for record, value in zip(records, values, strict=True):
+            if value is None:
+                cells.append(_words_cell(record, with_prediction=value_of is _peak))
+            else:
+                text = show(value)
+                cells.append(Cell((text,), is_figure=True, is_best=text == best))
+        rows.append((row_name(group, length), tuple(cells)))
+    return Grid(quantity, corner, group.variants, tuple(rows))
+
+
+def _words_cell(record: Record | None, *, with_prediction: bool) -> Cell:
+    if record is None:
+        return Cell(("",))
+    if record.outcome is Outcome.OK:
+        return Cell(("not measured",))
+    lines = [outcome_words(record)]
+    predicted = record.memory.predicted_peak_bytes
+    if with_prediction and record.outcome is Outcome.OVER_BUDGET and predicted is not None:
+        lines.append(f"≈ {format_bytes(predicted)}")
+    return Cell(tuple(lines))

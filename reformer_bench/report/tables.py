@@ -1,0 +1,195 @@
+"""Tables for the terminal: a run in summary, its cases in detail, what its peaks are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Group as Stack
+from rich.table import Table
+from rich.text import Text
+
+from reformer_bench.analysis.frames import BREAKDOWN, breakdown_frame
+from reformer_bench.analysis.groups import Group, group_records
+from reformer_bench.report.details import case_block
+from reformer_bench.report.grid import Cell, Grid, memory_grid, throughput_grid
+from reformer_bench.report.notes import (
+    date_words,
+    device_words,
+    environments,
+    memory_note,
+    model_words,
+    stop_note,
+    throughput_note,
+    versions_words,
+)
+from reformer_bench.report.words import WORKLOADS, setting_words, split_name
+from reformer_bench.spec.record import Record
+from reformer_bench.spec.units import format_bytes, format_tokens
+
+_NAME_WIDTH = 12
+
+
+def summary_table(records: Iterable[Record]) -> RenderableType:
+    """Peak memory and throughput, lengths down and variants across, for each group of records.
+
+    The best figure of a row is bold; a case that did not finish says why. Variants that don't fit
+    the terminal side by side go into a further block below.
+    """
+    parts: list[RenderableType] = []
+    for group in group_records(records):
+        parts += [_title(group), *map(_GridTable, (memory_grid(group), throughput_grid(group)))]
+        parts += [Text(line, style="dim") for line in group_notes(group)]
+        parts.append("")
+    return Stack(*(parts[:-1] or ["no records"]))
+
+
+def detail_table(records: Iterable[Record]) -> RenderableType:
+    """Everything measured, a block for each case: peaks by who saw them, phases, times."""
+    blocks: list[RenderableType] = []
+    for record in records:
+        blocks += [case_block(record), ""]
+    return Stack(*(blocks[:-1] or ["no records"]))
+
+
+def breakdown_table(records: Iterable[Record]) -> RenderableType:
+    """At each measured peak: what the bytes are, and their shares."""
+    frame = breakdown_frame(records)
+    if frame.empty:
+        return Text("no case of this run has a breakdown of its peak")
+    return _BreakdownTable(frame)
+
+
+def group_notes(group: Group) -> list[str]:
+    """The lines under a group's tables."""
+    found = environments(group)
+    about = (
+        f"{device_words(found)}; {versions_words(found)}; {date_words(group)}. "
+        f"Models: {model_words(group)}."
+    )
+    lines = [memory_note(group), throughput_note(group), stop_note(group), about]
+    if group.replaced:
+        lines.append(f"{group.replaced} earlier records of repeated cases are not shown.")
+    return [line for line in lines if line is not None]
+
+
+def heading(group: Group) -> str:
+    """``Training step, batch 1 (seq-scaling)``."""
+    words = WORKLOADS[group.workload]
+    return f"{words[0].upper()}{words[1:]}, {setting_words(group)} ({group.suite})"
+
+
+def _title(group: Group) -> Text:
+    return Text(heading(group), style="bold")
+
+
+class _GridTable:
+    """A grid that takes as many columns side by side as the terminal has room for."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        everything = range(len(self.grid.variants))
+        for narrow in (False, True):
+            blocks = _blocks(self.grid, everything, options.max_width, narrow)
+            if len(blocks) == 1 or narrow:
+                break
+        yield Text(f"{self.grid.quantity}", style="italic")
+        for block in blocks:
+            yield _columns(self.grid, block, narrow)
+            yield ""
+
+
+def _columns(grid: Grid, chosen: Sequence[int], narrow: bool) -> Table:
+    padding = (0, 0, 0, 0) if narrow else (0, 1, 0, 0)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=padding, header_style="default")
+    height = max(len(split_name(grid.variants[index], _NAME_WIDTH)) for index in chosen)
+    table.add_column("\n" * (height - 1) + grid.corner, justify="right", no_wrap=True)
+    for index in chosen:
+        lines = split_name(grid.variants[index], _NAME_WIDTH)
+        header = Text("\n".join([""] * (height - len(lines)) + lines))
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, cells in grid.rows:
+        table.add_row(name, *(_styled(cells[index], narrow) for index in chosen))
+    return table
+
+
+def _styled(cell: Cell, narrow: bool) -> Text:
+    style = "bold" if cell.is_best else "" if cell.is_figure else "dim"
+    return Text("\n".join(_lines(cell, narrow)), style=style)
+
+
+def _lines(cell: Cell, narrow: bool) -> tuple[str, ...]:
+    return cell.narrow() if narrow else cell.lines
+
+
+def _blocks(grid: Grid, columns: Iterable[int], room: int, narrow: bool) -> list[list[int]]:
+    """Columns in blocks that fit ``room`` characters, at least one to a block."""
+    gap = 1 if narrow else 2
+    first = max([len(grid.corner), *(len(name) for name, _ in grid.rows)]) + gap
+    blocks: list[list[int]] = [[]]
+    used = first
+    for index in columns:
+        lines = split_name(grid.variants[index], _NAME_WIDTH)
+        for _, cells in grid.rows:
+            lines = [*lines, *_lines(cells[index], narrow)]
+        width = max(map(len, lines)) + gap
+        if blocks[-1] and used + width > room:
+            blocks.append([])
+            used = first
+        blocks[-1].append(index)
+        used += width
+    return blocks
+
+
+class _BreakdownTable:
+    """A block for each variant; shares alone where there is no room for bytes as well."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with_bytes = options.max_width >= 96
+        keys = ["workload", "variant", "batch"]
+        for number, (key, cases) in enumerate(self.frame.groupby(keys, sort=False)):
+            workload, variant, batch = (str(part) for part in key)
+            title = Text(variant, style="bold")
+            title.append(f" · {WORKLOADS[workload]} · batch {batch}", style="dim")
+            yield title
+            yield _breakdown_block(cases, with_bytes, show_header=number == 0)
+            yield ""
+        yield Text(
+            "Shares of the allocated peak. Activations: made in a forward phase and kept for the "
+            "backward pass; temporary: alive only inside the phase that made them.",
+            style="dim",
+        )
+
+
+def _breakdown_block(cases: pd.DataFrame, with_bytes: bool, show_header: bool) -> Table:
+    # Fixed widths, so that the blocks of all variants line up under the first one's header.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, show_header=show_header)
+    for header, width in (("length", 6), ("peak", 9), ("in phase", 9)):
+        table.add_column(header, justify="right", width=width, no_wrap=True)
+    for part in BREAKDOWN:
+        header = "temporary" if part == "temporaries" else part
+        width = 13 if with_bytes else len(header)
+        table.add_column(header, justify="right", width=width, no_wrap=True)
+    for case in cases.to_dict("records"):
+        cells = [_whole_percent(case[f"{part}_share"]) for part in BREAKDOWN]
+        if with_bytes:
+            sizes = [format_bytes(case[f"{part}_bytes"]) for part in BREAKDOWN]
+            cells = [f"{size} {cell:>3}" for size, cell in zip(sizes, cells, strict=True)]
+        table.add_row(
+            format_tokens(case["length"]),
+            format_bytes(case["total_bytes"]),
+            case["breakdown_phase"] or "–",
+            *cells,
+        )
+    return table
+
+
+def _whole_percent(share: float) -> str:
+    return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from reformer_bench.cli.show import show
+from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.record import Record
+from tests.report.builders import sweep
+
+
+def save(folder: Path, records: list[Record]) -> Path:
+    folder.mkdir(exist_ok=True)
+    lines = [record.model_dump_json() + "\n" for record in records]
+    (folder / "records.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "peak memory"),
+        (["--details"], "warm step"),
+        (["--breakdown"], "activations"),
+        (["--format", "markdown"], "| length |"),
+        (["--format", "csv", "--breakdown"], "activations_share"),
+    ],
+)
+def test_each_table_prints(tmp_path: Path, options: list[str], words: str) -> None:
+    run = save(tmp_path / "run", sweep())
+    result = CliRunner().invoke(show, [str(run), *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert words in result.output
+
+
+def test_json_is_json_from_a_records_file_too(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", sweep()[:3])
+    arguments = [str(run / "records.jsonl"), "--format", "json"]
+    result = CliRunner().invoke(show, arguments, catch_exceptions=False)
+    assert len(json.loads(result.stdout)) == 3
+
+
+def test_a_missing_or_empty_run_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        CliRunner().invoke(show, [str(tmp_path / "nowhere")], catch_exceptions=False)
+    run = save(tmp_path / "run", [])
+    with pytest.raises(InputError, match="no records"):
+        CliRunner().invoke(show, [str(run)], catch_exceptions=False)
+
+
+def test_two_tables_at_once_are_refused(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", sweep()[:1])
+    with pytest.raises(InputError, match="one of them"):
+        CliRunner().invoke(show, [str(run), "--details", "--breakdown"], catch_exceptions=False)

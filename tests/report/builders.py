@@ -1,0 +1,218 @@
+"""Synthetic records: single ones with chosen figures, and whole sweeps that look real."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from reformer_bench.spec.case import Case
+from reformer_bench.spec.model import PRESETS, preset
+from reformer_bench.spec.record import (
+    AllocatorMemory,
+    Breakdown,
+    Environment,
+    HostMemory,
+    Memory,
+    NvmlMemory,
+    Outcome,
+    Overhead,
+    PhasePeak,
+    Record,
+    StepSample,
+    Timing,
+)
+from reformer_bench.spec.units import GIB, MIB
+
+LENGTHS = tuple(2**power for power in range(9, 21))
+
+
+def environment(device: str = "cpu") -> Environment:
+    """A two-core CPU machine, or one with an H100."""
+    cuda = device != "cpu"
+    return Environment(
+        device_kind="cuda" if cuda else "cpu",
+        device_name="NVIDIA H100 80GB HBM3" if cuda else "Intel Xeon Platinum 8481C",
+        device_memory_bytes=79 * GIB if cuda else None,
+        driver_version="570.86" if cuda else None,
+        cuda_version="12.8" if cuda else None,
+        cpu_model="Intel Xeon Platinum 8481C",
+        cpu_count=2,
+        torch_threads=2,
+        host_memory_bytes=16 * GIB,
+        os="Linux",
+        python_version="3.11.2",
+        torch_version="2.13.0",
+        torch_build="12.8" if cuda else "cpu",
+        package_version="0.1.0",
+        allocator_settings="",
+        hostname_hash="c0ffee",
+    )
+
+
+def memory(peak: int, device: str = "cpu", predicted: int | None = None) -> Memory:
+    """Memory whose backward phase holds the peak, 30 MiB of it parameters."""
+    cuda = device != "cpu"
+    parts = (("build", 0.1), ("forward", 0.8), ("backward", 1.0), ("optimizer", 0.4))
+    peaks = tuple(
+        PhasePeak(
+            phase=phase,
+            allocated_bytes=int(share * peak),
+            reserved_bytes=int(share * peak * 1.1) if cuda else None,
+        )
+        for phase, share in parts
+    )
+    fixed = min(30 * MIB, peak // 8)
+    rest = peak - 4 * fixed
+    return Memory(
+        allocator=AllocatorMemory(
+            source="cuda-allocator" if cuda else "cpu-allocator-events",
+            cold=peaks,
+            warm=peaks,
+            breakdown=Breakdown(
+                parameters_bytes=fixed,
+                gradients_bytes=fixed,
+                optimizer_bytes=2 * fixed,
+                activations_bytes=rest * 3 // 4,
+                temporaries_bytes=rest - rest * 3 // 4,
+            ),
+            breakdown_phase="backward",
+        ),
+        nvml=NvmlMemory(
+            device_before_bytes=500 * MIB,
+            device_peak_bytes=int(1.1 * peak) + 900 * MIB,
+            process_peak_bytes=int(1.1 * peak) + 400 * MIB,
+            process_source="process",
+            energy_mj=200_000,
+            mean_power_mw=350_000,
+            n_samples=40,
+        )
+        if cuda
+        else None,
+        host=HostMemory(before_bytes=400 * MIB, peak_bytes=400 * MIB + (0 if cuda else peak)),
+        predicted_peak_bytes=predicted,
+    )
+
+
+def timing(samples_ms: Sequence[float], cold_ms: float | None = None) -> Timing:
+    """Timing whose steps split 30:60:10 into phases."""
+
+    def step(total: float) -> StepSample:
+        return StepSample(
+            total_ms=total,
+            forward_ms=0.3 * total,
+            backward_ms=0.6 * total,
+            optimizer_ms=0.1 * total,
+        )
+
+    cold = 2 * max(samples_ms, default=100.0) if cold_ms is None else cold_ms
+    return Timing(
+        build_ms=120.0,
+        cold=step(cold),
+        warm=tuple(step(sample) for sample in samples_ms),
+        n_warmup=1,
+        flops=int(0.1e9 * median(samples_ms)) if samples_ms else None,
+        matmul_flops_per_second=350e9,
+    )
+
+
+def record(
+    variant: str = "reformer",
+    length: int = 1024,
+    outcome: Outcome = Outcome.OK,
+    *,
+    peak: int | None = 217 * MIB,
+    samples_ms: Sequence[float] = (100.0, 101.0, 102.0),
+    predicted: int | None = None,
+    device: str = "cpu",
+    message: str | None = None,
+    model: dict[str, Any] | None = None,
+    **case: Any,
+) -> Record:
+    """One record; without a peak it has neither allocator figures nor times."""
+    base = variant if variant in PRESETS else "reformer"
+    described = Case(
+        **{
+            "suite": "seq-scaling",
+            "variant": variant,
+            "model": preset(base, **{"max_length": 2**20, **(model or {})}),
+            "length": length,
+            "device": device,
+            **case,
+        }
+    )
+    finished = outcome is Outcome.OK and peak is not None
+    return Record(
+        case_id=described.id,
+        case=described,
+        outcome=outcome,
+        message=message,
+        started_at="2026-01-15T10:00:00Z",
+        wall_ms=2500.0,
+        memory=memory(peak, device, predicted)
+        if finished and peak is not None
+        else Memory(predicted_peak_bytes=predicted),
+        timing=timing(samples_ms) if finished else None,
+        overhead=Overhead(start_ms=110.0, stop_ms=12.0),
+        environment=environment(device),
+    )
+
+
+# Bytes of a step and seconds of a step, as coefficients of L and L².
+_COSTS = {
+    "transformer": (46e3, 66.0, 1.0, 6.0),
+    "reversible-transformer": (30e3, 34.0, 1.25, 8.0),
+    "chunked-reversible-transformer": (12e3, 33.0, 1.35, 8.2),
+    "lsh-transformer": (190e3, 0.0, 7.0, 0.0),
+    "reformer": (12.5e3, 0.0, 8.0, 0.0),
+    "flash-transformer": (44e3, 0.0, 0.8, 1.1),
+}
+_MACHINES = {  # bytes of memory, microseconds a token, milliseconds a step at least, limit in ms
+    "cpu": (6 * GIB, 25.0, 9.0, 25_000.0),
+    "cuda": (79 * GIB, 0.35, 14.0, 60_000.0),
+}
+
+
+def sweep(
+    device: str = "cpu",
+    *,
+    variants: Sequence[str] = tuple(_COSTS),
+    lengths: Sequence[int] = LENGTHS,
+    predictions: bool = False,
+    **case: Any,
+) -> list[Record]:
+    """A sweep over lengths that stops each variant where memory or time runs out."""
+    noise = random.Random(7)
+    room, per_token, floor, limit = _MACHINES[device]
+    records = []
+    for variant in variants:
+        linear, quadratic, linear_time, quadratic_time = _COSTS[variant]
+        over = False
+        for length in lengths:
+            peak = int(90 * MIB + linear * length + quadratic * length**2)
+            step = floor + per_token * 1e-3 * length * (
+                linear_time + quadratic_time * length / 65536 * 4
+            )
+            outcome = Outcome.OK
+            if over:
+                outcome = Outcome.SKIPPED
+            elif peak > room:
+                outcome = Outcome.OVER_BUDGET if predictions else Outcome.DEVICE_OOM
+            elif 2 * step > limit:
+                outcome = Outcome.TIMEOUT
+            over = outcome is not Outcome.OK
+            n_samples = max(2, min(20, int(5_000 / step)))
+            records.append(
+                record(
+                    variant,
+                    length,
+                    outcome,
+                    peak=peak,
+                    samples_ms=[step * noise.lognormvariate(0, 0.04) for _ in range(n_samples)],
+                    predicted=peak if predictions else None,
+                    device=device,
+                    **case,
+                )
+            )
+    return records

@@ -1,0 +1,137 @@
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from reformer_bench.report.tables import breakdown_table, detail_table, summary_table
+from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.units import GIB, MIB
+from tests.report.builders import record, sweep
+
+
+def render(table: RenderableType, width: int = 100, *, styles: bool = False) -> str:
+    console = Console(
+        width=width, force_terminal=styles, color_system="standard" if styles else None
+    )
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def rows(text: str, name: str) -> list[str]:
+    return [line for line in text.splitlines() if re.match(rf"\s*{re.escape(name)}\s", line)]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_summary_fits_the_terminal_and_cuts_nothing_off(width: int) -> None:
+    text = render(summary_table(sweep("cuda", predictions=True)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert "267 GiB" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_six_variants_stand_side_by_side(width: int) -> None:
+    text = render(summary_table(sweep()), width)
+    # Once for memory, once for throughput.
+    assert len(rows(text, "8K")) == 2
+
+
+def test_a_narrow_terminal_gets_blocks_below_each_other() -> None:
+    text = render(summary_table(sweep()), 50)
+    assert len(rows(text, "8K")) == 4
+
+
+def test_cells_say_why_a_case_did_not_finish() -> None:
+    records = [
+        record("transformer", 512),
+        record("transformer", 1024, Outcome.DEVICE_OOM),
+        record("transformer", 2048, Outcome.SKIPPED),
+        record("reformer", 512),
+        record("reformer", 1024, Outcome.TIMEOUT),
+        record("reformer", 2048, Outcome.OVER_BUDGET, predicted=23 * GIB),
+    ]
+    text = render(summary_table(records))
+    assert rows(text, "1K")[0].split() == ["1K", "out", "of", "memory", "time", "limit"]
+    assert rows(text, "2K")[0].split() == ["2K", "–", "over", "budget"]
+    assert "≈ 23 GiB" in text
+    assert "predicted not to fit" in text
+
+
+def test_the_best_figure_of_a_row_is_bold() -> None:
+    records = [record("transformer", peak=300 * MIB), record("reformer", peak=100 * MIB)]
+    text = render(summary_table(records), styles=True)
+    assert re.search(r"\x1b\[1m *100 MiB", text)
+    assert not re.search(r"\x1b\[1m *300 MiB", text)
+
+
+def test_a_single_variant_has_no_best() -> None:
+    text = render(summary_table([record()]), styles=True)
+    assert not re.search(r"\x1b\[1m *217 MiB", text)
+
+
+@pytest.mark.parametrize(
+    ("samples", "warns"), [((100.0, 101.0, 102.0), False), ((100.0, 150.0, 300.0), True)]
+)
+def test_a_large_spread_is_told(samples: tuple[float, ...], warns: bool) -> None:
+    text = render(summary_table([record(samples_ms=samples)]))
+    assert ("Samples scatter" in text) is warns
+    if warns:
+        assert "67% of the median (reformer at 1K)" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ({}, "parameters, gradients and Adam's state"),
+        ({"workload": "forward"}, "includes the parameters; there are no gradients"),
+        ({"workload": "attention"}, "parameters and gradients; there is no optimizer"),
+    ],
+)
+def test_the_note_says_what_a_peak_includes(case: dict[str, Any], words: str) -> None:
+    text = " ".join(render(summary_table([record(**case)])).split())
+    assert words in text
+    assert "PyTorch's CPU allocator" in text
+    assert "Intel Xeon Platinum 8481C, 2 threads; PyTorch 2.13.0" in text
+    assert "2 layers, d_model 256, d_ff 1024, 4 heads" in text
+
+
+def test_finished_without_samples_is_not_a_zero() -> None:
+    text = render(summary_table([record(samples_ms=())]))
+    assert "217 MiB" in text
+    assert "not measured" in rows(text, "1K")[1]
+
+
+def test_details_name_every_peak() -> None:
+    text = render(detail_table([record(device="cuda", predicted=220 * MIB)]))
+    for name in ("allocated", "reserved", "NVML", "process", "resident", "predicted", "harness"):
+        assert name in text
+    assert "median of 3 samples, interquartile range 1 ms (1.0%)" in text
+    assert "of the speed of one large matrix product" in text
+
+
+def test_details_show_the_message_of_a_failure() -> None:
+    text = render(detail_table([record(outcome=Outcome.ERROR, message="shape [2] expected")]))
+    assert "shape [2] expected" in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_breakdown_fits(width: int) -> None:
+    text = render(breakdown_table(sweep()), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert "temporary" in text
+
+
+@pytest.mark.parametrize("records", [[], [record(outcome=Outcome.DEVICE_OOM)]])
+def test_nothing_to_show_is_said(records: list[Record]) -> None:
+    assert "no case" in render(breakdown_table(records))
+    render(summary_table(records))
+    render(detail_table(records))
+
+
+def test_names_are_text_and_not_markup() -> None:
+    assert "[red]x" in render(summary_table([record("[red]x")]))
+    assert "[red]x" in render(detail_table([record("[red]x")]))
+    assert "[red]x" in render(breakdown_table([record("[red]x")]))

@@ -1,0 +1,62 @@
+import pytest
+
+from reformer_bench.report.words import (
+    outcome_words,
+    percent,
+    rate_tick,
+    split_name,
+    three_figures,
+)
+from reformer_bench.spec.record import Outcome
+from tests.report.builders import record
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.01234, "0.0123"),
+        (4.8, "4.80"),
+        (18.04, "18.0"),
+        (328.4, "328"),
+        (999.7, "1,000"),
+        (1234.0, "1,230"),
+        (1_987_654.0, "1,990,000"),
+    ],
+)
+def test_three_figures_never_use_an_exponent(value: float, text: str) -> None:
+    assert three_figures(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(500, "500"), (2e4, "20k"), (1e6, "1M"), (0.5, "0.5")])
+def test_rate_ticks(value: float, text: str) -> None:
+    assert rate_tick(value) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.004, "0.4%"), (0.0996, "10%"), (0.5, "50%")])
+def test_percent(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("reformer", ["reformer"]),
+        ("chunked-reversible-transformer", ["chunked-", "reversible-", "transformer"]),
+        ("lsh-h4_c64", ["lsh-h4_c64"]),
+        ("averyveryverylongname", ["averyveryverylongname"]),
+        ("-odd--", ["-odd--"]),
+    ],
+)
+def test_names_break_after_hyphens_and_lose_nothing(name: str, lines: list[str]) -> None:
+    assert split_name(name, 12) == lines
+    assert "".join(split_name(name, 3)) == name
+
+
+def test_out_of_memory_says_whose_memory_on_a_gpu() -> None:
+    assert outcome_words(record(outcome=Outcome.HOST_OOM, device="cuda")) == "out of host memory"
+    assert outcome_words(record(outcome=Outcome.HOST_OOM)) == "out of memory"
+    assert outcome_words(record(outcome=Outcome.SKIPPED)) == "–"
+
+
+def test_every_outcome_has_words() -> None:
+    assert all(outcome_words(record(outcome=outcome)) for outcome in Outcome)
