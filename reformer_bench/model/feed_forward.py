@@ -5,6 +5,8 @@ B batch, L length, P rows (batch · length), p rows of a piece, M model width, F
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +30,17 @@ class FeedForwardSublayer(Sublayer):
         self.activation = config.activation
         self.dropout = config.dropout
         self.layer = layer
+        self.config = config
+
+    @property
+    def alike(self) -> Hashable:
+        """All of a model's are."""
+        return "feed_forward", self.config
+
+    @property
+    def place(self) -> str:
+        """Its layer and what it is there."""
+        return f"layers.{self.layer}.feed_forward"
 
     def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
         """The whole sequence at once, under plain autograd."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reformer_bench.model.pieces import even_pieces
+from reformer_bench.model.repeats import repeat
 from reformer_bench.model.step import generator
 
 _LARGEST_SINGLE_FACTOR = 64
@@ -55,20 +56,29 @@ def hash_vectors(x_NLD: Tensor, rotations_NDRK: Tensor, factors: tuple[int, ...]
 
     For each factor b the hash is argmax([xR; −xR]) over b directions (paper, section 2).
     """
-    n, length, width = x_NLD.shape
+    n, length, _ = x_NLD.shape
     n_hashes = rotations_NDRK.shape[2]
     buckets = torch.zeros(n, n_hashes, length, dtype=torch.int64, device=x_NLD.device)
+    alike = ("hash", x_NLD.shape, x_NLD.stride(), x_NLD.dtype, rotations_NDRK.stride(), factors)
     for r in range(n_hashes):
-        start, radix = 0, 1
-        for factor in factors:
-            half = factor // 2
-            rotation_NDk = rotations_NDRK[:, :, r, start : start + half]
-            # No product is larger than a quarter of the vectors themselves.
-            for piece in even_pieces(length, max(1, math.ceil(4 * half / width))):
-                side = _strongest_direction(torch.bmm(x_NLD[:, piece], rotation_NDk))
-                buckets[:, r, piece].add_(side, alpha=radix)
-            start, radix = start + half, radix * factor
+        repeat(alike, _hash_round, buckets[:, r], x_NLD, rotations_NDRK[:, :, r], factors)
     return buckets
+
+
+def _hash_round(
+    buckets_NL: Tensor, x_NLD: Tensor, rotations_NDK: Tensor, factors: tuple[int, ...]
+) -> None:
+    """Adds one round's buckets to zeros."""
+    length, width = x_NLD.shape[1:]
+    start, radix = 0, 1
+    for factor in factors:
+        half = factor // 2
+        rotation_NDk = rotations_NDK[:, :, start : start + half]
+        # No product is larger than a quarter of the vectors themselves.
+        for piece in even_pieces(length, max(1, math.ceil(4 * half / width))):
+            side = _strongest_direction(torch.bmm(x_NLD[:, piece], rotation_NDk))
+            buckets_NL[:, piece].add_(side, alpha=radix)
+        start, radix = start + half, radix * factor
 
 
 def _strongest_direction(y_NLk: Tensor) -> Tensor:

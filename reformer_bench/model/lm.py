@@ -107,11 +107,14 @@ class ReformerLM(nn.Module):
 
     def settings(self) -> dict[str, str]:
         """What ``auto`` became on the device the model is placed on."""
-        kinds = {self.config.kind(i) for i in range(self.config.n_layers)}
-        if not kinds & {Attention.LSH, Attention.LOCAL}:
-            return {}
-        device = self.embedding.tokens.weight.device
-        return {"lsh_kernel": chosen_kernel(self.config.lsh_kernel, device)[0].value}
+        found = {}
+        for layer in self._layers():
+            attention = layer.attention
+            if attention.kind in (Attention.LSH, Attention.LOCAL):
+                device = self.embedding.tokens.weight.device
+                kernel, _ = chosen_kernel(attention.settings, device, attention.compute_dtype)
+                found[f"{attention.kind}_kernel"] = kernel.value
+        return found
 
     def embed(self, params: Tensors, tokens_BL: Tensor, step: Step) -> Tensor:
         """Embedded tokens with dropout, outside autograd; [B, L, M]."""

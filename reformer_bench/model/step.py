@@ -26,6 +26,11 @@ class Step:
     """True where a token is real, [batch, length] bool; None: everywhere."""
     training: bool = True
 
+    @property
+    def shapes(self) -> tuple[int, int, bool, bool]:
+        """Equal for steps that work with the same shapes."""
+        return self.batch, self.length, self.valid_BL is None, self.training
+
     def seed_for(self, layer: int, use: int) -> int:
         """The seed of one use (0: attention dropout, 1: feed-forward dropout, 2: hashing)."""
         # splitmix64's odd constant spreads neighbouring places over the whole range.

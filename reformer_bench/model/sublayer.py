@@ -8,7 +8,7 @@ backward).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,16 @@ class Sublayer(nn.Module, ABC):
         self.norm = Norm(d_model)
         self.norm_epsilon = norm_epsilon
         self.compute_dtype = dtype
+
+    @property
+    @abstractmethod
+    def alike(self) -> Hashable:
+        """Equal for sublayers that work with the same shapes."""
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where in the model it is, in words for people."""
 
     @abstractmethod
     def forward(self, x_BLM: Tensor, step: Step) -> Tensor:

@@ -30,6 +30,8 @@ class Case(BaseModel):
     workload: Workload = "train_step"
     implementation: Implementation = "native"
     model: ModelConfig
+    checkpoint: str | None = None
+    """Folder, saved by transformers, that the weights come from; None: random ones."""
     optimizer: Optimizer = "adam"
     batch: Annotated[int, Field(ge=1)] = 1
     length: Annotated[int, Field(ge=1)]

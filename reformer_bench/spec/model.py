@@ -41,6 +41,7 @@ class LshKernel(StrEnum):
     AUTO = "auto"
     EAGER = "eager"
     FLASH_CPU = "flash_cpu"
+    TRITON = "triton"
 
 
 def _as_tuple(value: Any) -> Any:
@@ -98,10 +99,14 @@ class ModelConfig(BaseModel):
     look_back: Literal["paper", "ring"] = "paper"
     """What the first chunk of a round sees before it: nothing, or the last chunk of the round
     before (the released code's way)."""
+    lone_tokens: Literal["exact", "rounded"] = "exact"
+    """LSH: what a token gets that no round gives a target but itself: its value; or its value times
+    weights rounded at the size of the self penalty, as in transformers (0.4% off in float32)."""
     hash_seed: int | None = None
     """None: fresh rotations at each step and layer. A number: the same ones everywhere."""
     lsh_kernel: LshKernel = LshKernel.AUTO
-    """Who computes attention inside chunks; auto: flash_cpu on the CPU, eager elsewhere."""
+    """Who computes attention inside chunks; auto: flash_cpu on the CPU; on CUDA triton where it
+    covers the switches, else eager. The record says which."""
 
     residual: Residual = Residual.REVERSIBLE
     streams: Literal["fixed", "float"] = "fixed"

@@ -163,7 +163,7 @@ class Overhead(_Part):
     start_ms: float
     """From asking for a worker to the worker's first line."""
     stop_ms: float
-    """From the worker's last line to its record on disk."""
+    """From the worker's last line to its process being gone, just before its record is written."""
 
 
 class Environment(_Part):

@@ -34,9 +34,11 @@ class _Table(BaseModel):
 ModelTable: Any = create_model(
     "ModelTable",
     __base__=_Table,
+    checkpoint=(str | None, None),
     **{name: (field.annotation, field) for name, field in ModelConfig.model_fields.items()},  # type: ignore[call-overload]
 )
-"""Some fields of a ModelConfig; ``fields_of`` tells which."""
+"""Some fields of a ModelConfig; ``fields_of`` tells which. Also ``checkpoint``: a folder saved by
+transformers that fields and weights come from, set aside before the model is put together."""
 
 
 def fields_of(table: BaseModel) -> dict[str, Any]:
@@ -119,7 +121,7 @@ class Suite(_Table):
     """What is measured: every variant at every length, batch and workload.
 
     A model is put together from, in growing precedence: ``model``, the device's ``model``, the
-    variant's preset, the variant's ``model``.
+    variant's preset, a checkpoint, the variant's ``model``.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -137,12 +139,23 @@ class Suite(_Table):
     optimizer: Optimizer = "adam"
     seed: int = 0
     variants: Annotated[dict[str, Variant], Field(min_length=1)]
+    baseline_variant: str | None = None
+    """Tables give every variant's figures as multiples of this one's as well."""
     device: dict[DeviceKind, DeviceTable] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_batch_rule(self) -> Suite:
         if self.tokens is not None and self.batches is not None:
             raise ValueError("'batches' and 'tokens' exclude each other: give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _known_baseline(self) -> Suite:
+        if self.baseline_variant is not None and self.baseline_variant not in self.variants:
+            raise ValueError(
+                f"baseline_variant = {self.baseline_variant!r} is not a variant "
+                f"(allowed: {', '.join(self.variants)})"
+            )
         return self
 
     def on(self, kind: DeviceKind) -> DeviceTable:

@@ -24,28 +24,22 @@ def with_previous(rows_NKC: Tensor) -> Tensor:
 class BiasMaker:
     """Makes the biases of one attention call, a block of chunks at a time."""
 
-    def __init__(
-        self,
-        plan: ChunkPlan,
-        settings: AttentionSettings,
-        dtype: torch.dtype,
-        *,
-        slots_decide: bool,
-    ) -> None:
-        """``slots_decide``: among the keys a query sees, a later slot is a later position, and the
-        token itself sits in its own slot only. One constant then serves every chunk."""
+    def __init__(self, plan: ChunkPlan, settings: AttentionSettings, dtype: torch.dtype) -> None:
+        """Where slots decide what is seen, one constant serves every chunk."""
         self._plan, self._settings = plan, settings
         c, device = plan.chunk_length, plan.order_NRS.device
         self._zero = torch.zeros((), dtype=dtype, device=device)
         self._never = torch.full((), -math.inf, dtype=dtype, device=device)
         self._constant_CK: Tensor | None = None
-        if slots_decide:
+        if settings.slots_decide:
             self._constant_CK = torch.zeros(c, 2 * c, dtype=dtype, device=device)
             if settings.causal:
                 later = torch.ones(c, 2 * c, dtype=torch.bool, device=device).triu_(c + 1)
                 self._constant_CK.masked_fill_(later, -math.inf)
             if settings.shared_qk:
                 self._constant_CK.diagonal(c).fill_(-SELF_PENALTY)
+        self.alike = (dtype, plan.chunk_length)
+        """What decides the shapes a block of bias is made with, besides plan and settings."""
         self._places: tuple[Tensor, Tensor] | None = None
         if not settings.count_duplicates and plan.n_rounds > 1:
             self._places = (plan.chunk_of_position_NRL(), plan.code_of_position_NRL())

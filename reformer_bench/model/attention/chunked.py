@@ -6,7 +6,7 @@ a block, D head width. Packed rows hold a head's query and value (shared QK) or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +19,15 @@ from reformer_bench.model.attention.common import (
     inverse_length,
     unit_keys_backward,
 )
+from reformer_bench.model.attention.fused import (
+    FusedCall,
+    TritonKernel,
+    fused_backward,
+    fused_forward,
+)
 from reformer_bench.model.attention.kernels import ChunkKernel
 from reformer_bench.model.attention.plan import ChunkPlan
+from reformer_bench.model.repeats import repeat
 
 # A block holds at least this many slots, so that short sequences run few, full operators, and at
 # most a sixteenth of all, so that their number doesn't grow with length.
@@ -56,7 +63,7 @@ class _ChunkedAttention(torch.autograd.Function):
         plan: ChunkPlan,
         bias: BiasMaker,
         settings: AttentionSettings,
-        kernel: ChunkKernel,
+        kernel: ChunkKernel | TritonKernel,
     ) -> Tensor:
         batch, _, heads, width = qkv_BLGc.shape
         call = _Call(qkv_BLGc.reshape(-1, width), plan, bias, settings, kernel, batch, heads)
@@ -84,7 +91,7 @@ class _Call:
         plan: ChunkPlan,
         bias: BiasMaker,
         settings: AttentionSettings,
-        kernel: ChunkKernel,
+        kernel: ChunkKernel | TritonKernel,
         batch: int,
         heads: int,
     ) -> None:
@@ -97,9 +104,16 @@ class _Call:
         self._first_row_N1 = (b * plan.length * heads + g)[:, None]
         wide = qkv_Pc.dtype == torch.float64
         self.wide_dtype = torch.float64 if wide else torch.float32
+        # All that decides the shapes a block works with, besides its size.
+        self._alike = (
+            (qkv_Pc.shape, qkv_Pc.stride(), qkv_Pc.dtype, batch, heads),
+            (plan.order_NRS.shape, plan.length, bias.alike, settings, type(kernel)),
+        )
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Output [B, L, G, D] and log-normaliser [N, L] over all rounds."""
+        if isinstance(self.kernel, TritonKernel):
+            return self._fused_forward()
         n, length, d = self.n, self.plan.length, self.settings.d_head
         total: Tensor | None = None
         normaliser: Tensor | None = None
@@ -120,8 +134,47 @@ class _Call:
             normaliser = torch.logaddexp(normaliser, n_r)
         assert total is not None
         assert normaliser is not None
+        weights_NL = self._lone_weights(normaliser < -SELF_PENALTY / 2)
+        if weights_NL is not None:
+            total.mul_(weights_NL[..., None])
         out = total.to(self.qkv_Pc.dtype).view(self.batch, self.heads, length, d)
         return out.transpose(1, 2).contiguous(), normaliser
+
+    def _fused_forward(self) -> tuple[Tensor, Tensor]:
+        """The same by the fused programs, which write rows where they belong."""
+        total_PD, normaliser_P = fused_forward(self._fused())
+        shape = (self.batch, self.plan.length, self.heads)
+        out_BLGD = total_PD.to(self.qkv_Pc.dtype).view(*shape, self.settings.d_head)
+        return out_BLGD, normaliser_P.view(shape).transpose(1, 2).reshape(self.n, -1)
+
+    def _fused(self) -> FusedCall:
+        first_row_N = self._first_row_N1[:, 0].contiguous()
+        return FusedCall(self.qkv_Pc, self.plan, self.settings, first_row_N, self.heads)
+
+    def _by_row(self, values_NL: Tensor) -> Tensor:
+        """Values of sequences in the order of packed rows, [P]."""
+        return values_NL.view(self.batch, self.heads, -1).transpose(1, 2).reshape(-1)
+
+    def _lone_weights(self, alone_NL: Tensor) -> Tensor | None:
+        """What tokens without another target have their value multiplied by, [N, L]; 1 elsewhere.
+
+        None: by nothing. Otherwise by the sum of softmax weights over scores of −1e5 each, which is
+        not 1 because the log of their number is lost in rounding.
+        """
+        plan = self.plan
+        # In a single chunk there is nothing to combine.
+        if not self.settings.round_lone_tokens or plan.n_rounds == 1 or plan.n_chunks == 1:
+            return None
+        times_NRL = torch.ones_like(plan.order_NRS[..., : plan.length], dtype=self.wide_dtype)
+        if self.settings.ring:
+            chunk_NRL = plan.chunk_of_position_NRL()
+            before_NRL = chunk_NRL.roll(1, dims=1)
+            times_NRL.add_((chunk_NRL == 0) & (before_NRL == plan.n_chunks - 1))
+        logs_NRL = times_NRL.log() - SELF_PENALTY
+        # The same rounding inside a round that shows a token to itself twice, then between rounds.
+        inside_NRL = times_NRL.mul_((-SELF_PENALTY - logs_NRL).exp_())
+        between_NRL = (logs_NRL - logs_NRL.logsumexp(1, keepdim=True)).exp_()
+        return (inside_NRL * between_NRL).sum(1).masked_fill_(~alone_NL, 1.0)
 
     def _round(self, r: int) -> tuple[Tensor, Tensor]:
         """Output [N, S, D] and log-normaliser [N, S] of one round, in sorted order."""
@@ -129,14 +182,24 @@ class _Call:
         n_slots = self.plan.n_chunks * c
         out_NSD = self.qkv_Pc.new_empty(self.n, n_slots, d)
         normaliser_NS = self.qkv_Pc.new_empty(self.n, n_slots, dtype=self.wide_dtype)
-        for chunks in self._blocks():
-            block = self._gather(r, chunks)
-            bias = self.bias.block(r, chunks).transpose(0, 1)
-            out, normaliser = self.kernel.forward(*block.operands(), bias, self.settings.scale)
-            slots = slice(chunks.start * c, chunks.stop * c)
-            out_NSD[:, slots].unflatten(1, (-1, c)).copy_(out.transpose(0, 1))
-            normaliser_NS[:, slots].unflatten(1, (-1, c)).copy_(normaliser.transpose(0, 1))
+        repeat(("round", self._alike), self._fill, r, out_NSD, normaliser_NS)
         return out_NSD, normaliser_NS
+
+    def _fill(self, r: int, out_NSD: Tensor, normaliser_NS: Tensor) -> None:
+        """Writes a round, block by block."""
+        for chunks in self._blocks():
+            key = ("block", self._alike, chunks.stop - chunks.start)
+            repeat(key, self._block_forward, r, chunks, out_NSD, normaliser_NS)
+
+    def _block_forward(self, r: int, chunks: slice, out_NSD: Tensor, normaliser_NS: Tensor) -> None:
+        """Writes one block's output and log-normaliser."""
+        c = self.plan.chunk_length
+        block = self._gather(r, chunks)
+        bias = self.bias.block(r, chunks).transpose(0, 1)
+        out, normaliser = self.kernel.forward(*block.operands(), bias, self.settings.scale)
+        slots = slice(chunks.start * c, chunks.stop * c)
+        out_NSD[:, slots].unflatten(1, (-1, c)).copy_(out.transpose(0, 1))
+        normaliser_NS[:, slots].unflatten(1, (-1, c)).copy_(normaliser.transpose(0, 1))
 
     def backward(self, dout_BLGD: Tensor, out_BLGD: Tensor, normaliser_NL: Tensor) -> Tensor:
         """Gradient [P, c] of the packed rows."""
@@ -148,12 +211,27 @@ class _Call:
             # rounding of a normaliser near the penalty.
             alone_NL = normaliser_NL < -SELF_PENALTY / 2
             normaliser_NL = normaliser_NL.masked_fill(alone_NL, torch.inf)
-            alone_P1 = alone_NL.view(self.batch, self.heads, -1).transpose(1, 2).reshape(-1, 1)
-            dqkv_Pc[:, d:].addcmul_(dout_PD, alone_P1.to(self.wide_dtype))
+            share_NL = alone_NL.to(self.wide_dtype)
+            weights_NL = self._lone_weights(alone_NL)
+            if weights_NL is not None:
+                share_NL.mul_(weights_NL)
+            dqkv_Pc[:, d:].addcmul_(dout_PD, self._by_row(share_NL)[:, None])
+        if isinstance(self.kernel, TritonKernel):
+            normaliser_P = self._by_row(normaliser_NL)
+            fused_backward(self._fused(), dout_PD, out_PD, normaliser_P, dqkv_Pc)
+            return dqkv_Pc.to(self.qkv_Pc.dtype)
+        alike = (self._alike, dout_PD.stride(), out_PD.stride())
+        tensors = (dout_PD, out_PD, normaliser_NL, dqkv_Pc)
         for r in range(self.plan.n_rounds):
-            for chunks in self._blocks():
-                self._block_backward(r, chunks, dout_PD, out_PD, normaliser_NL, dqkv_Pc)
+            repeat(("round backward", alike), self._round_backward, alike, r, *tensors)
         return dqkv_Pc.to(self.qkv_Pc.dtype)
+
+    def _round_backward(self, alike: Hashable, r: int, *tensors: Tensor) -> None:
+        """Adds one round's gradient to the packed rows, block by block."""
+        for chunks in self._blocks():
+            last = chunks.stop == self.plan.n_chunks
+            key = ("block backward", alike, chunks.stop - chunks.start, last)
+            repeat(key, self._block_backward, r, chunks, *tensors)
 
     def _block_backward(
         self,
@@ -234,11 +312,9 @@ def chunked_attention(
     qkv_BLGc: Tensor,
     plan: ChunkPlan,
     settings: AttentionSettings,
-    kernel: ChunkKernel,
-    *,
-    slots_decide: bool,
+    kernel: ChunkKernel | TritonKernel,
 ) -> Tensor:
     """Output [B, L, G, D] of packed rows over a plan for B·G sequences; differentiable."""
     dtype = torch.float64 if qkv_BLGc.dtype == torch.float64 else torch.float32
-    bias = BiasMaker(plan, settings, dtype, slots_decide=slots_decide)
+    bias = BiasMaker(plan, settings, dtype)
     return _ChunkedAttention.apply(qkv_BLGc, plan, bias, settings, kernel)

@@ -35,6 +35,16 @@ class AttentionSettings:
     count_duplicates: bool
     ring: bool
     lsh_kernel: LshKernel
+    local: bool = False
+    round_lone_tokens: bool = False
+
+    @property
+    def slots_decide(self) -> bool:
+        """Among the keys a query sees in a sorted order, whether a later slot is a later position
+        and the token itself sits in its own slot only."""
+        if self.local:
+            return self.causal or not self.ring
+        return not self.attend_across_buckets or not (self.causal or self.ring)
 
     @property
     def packed_width(self) -> int:
@@ -57,6 +67,8 @@ class AttentionSettings:
             count_duplicates=config.count_duplicates,
             ring=config.look_back == "ring",
             lsh_kernel=config.lsh_kernel,
+            local=local,
+            round_lone_tokens=config.lone_tokens == "rounded",
         )
 
 

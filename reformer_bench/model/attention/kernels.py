@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from reformer_bench.model.attention.common import AttentionSettings
+from reformer_bench.model.attention.fused import TritonKernel, why_not_fused
 from reformer_bench.spec.model import LshKernel
 
 
@@ -47,9 +49,7 @@ class EagerKernel:
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]:
         """Output and log-normaliser."""
-        scores = (q @ k.transpose(-1, -2)).float() if q.dtype is torch.bfloat16 else None
-        if scores is None:
-            scores = q @ k.transpose(-1, -2)
+        scores = (q @ k.transpose(-1, -2)).to(bias.dtype)
         scores.mul_(scale).add_(bias)
         normaliser = torch.logsumexp(scores, -1)
         weights = scores.sub_(normaliser[..., None]).exp_()
@@ -104,15 +104,33 @@ class FlashCpuKernel:
         )
 
 
-def chosen_kernel(wanted: LshKernel, device: torch.device) -> tuple[LshKernel, ChunkKernel]:
-    """The kernel of that name, and for ``auto`` the device's default.
+def chosen_kernel(
+    settings: AttentionSettings, device: torch.device, dtype: torch.dtype
+) -> tuple[LshKernel, ChunkKernel | TritonKernel]:
+    """The kernel of the settings' name, and for ``auto`` the device's default.
 
-    Raises ValueError when the kernel doesn't run on the device.
+    Raises ValueError when the kernel doesn't run on the device or with the settings.
     """
+    wanted = settings.lsh_kernel
     if wanted is LshKernel.AUTO:
-        wanted = LshKernel.FLASH_CPU if device.type == "cpu" else LshKernel.EAGER
+        wanted = _default_kernel(settings, device, dtype)
     if wanted is LshKernel.FLASH_CPU:
         if device.type != "cpu":
             raise ValueError(f"lsh_kernel = 'flash_cpu' runs on the CPU only, not on {device.type}")
         return wanted, FlashCpuKernel()
+    if wanted is LshKernel.TRITON:
+        uncovered = why_not_fused(settings, dtype)
+        if uncovered is not None:
+            raise ValueError(f"lsh_kernel = 'triton' doesn't cover {uncovered}")
+        return wanted, TritonKernel()
     return wanted, EagerKernel()
+
+
+def _default_kernel(
+    settings: AttentionSettings, device: torch.device, dtype: torch.dtype
+) -> LshKernel:
+    if device.type == "cpu":
+        return LshKernel.FLASH_CPU
+    if device.type == "cuda" and why_not_fused(settings, dtype) is None:
+        return LshKernel.TRITON
+    return LshKernel.EAGER

@@ -9,12 +9,16 @@ from torch import Tensor
 
 from reformer_bench.model.attention.chunked import chunked_attention
 from reformer_bench.model.attention.common import AttentionSettings
+from reformer_bench.model.attention.fused import TritonKernel
 from reformer_bench.model.attention.kernels import ChunkKernel
 from reformer_bench.model.attention.plan import sequential_plan
 
 
 def local_attention(
-    qkv_BLGc: Tensor, settings: AttentionSettings, valid_BL: Tensor | None, kernel: ChunkKernel
+    qkv_BLGc: Tensor,
+    settings: AttentionSettings,
+    valid_BL: Tensor | None,
+    kernel: ChunkKernel | TritonKernel,
 ) -> Tensor:
     """Output [B, L, G, D] of packed queries, keys and values: LSH's chunks without hash or sort."""
     batch, length, heads, _ = qkv_BLGc.shape
@@ -23,4 +27,4 @@ def local_attention(
     plan = sequential_plan(
         length, settings.chunk_length, qkv_BLGc.device, valid_NL, batch * heads, ring=ring
     )
-    return chunked_attention(qkv_BLGc, plan, settings, kernel, slots_decide=not ring)
+    return chunked_attention(qkv_BLGc, plan, settings, kernel)

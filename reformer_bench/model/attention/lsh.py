@@ -7,6 +7,7 @@ from torch import Tensor
 
 from reformer_bench.model.attention.chunked import chunked_attention
 from reformer_bench.model.attention.common import AttentionSettings
+from reformer_bench.model.attention.fused import TritonKernel
 from reformer_bench.model.attention.kernels import ChunkKernel
 from reformer_bench.model.attention.plan import plan_chunks
 from reformer_bench.model.hashing import hash_vectors
@@ -17,24 +18,21 @@ def lsh_attention(
     buckets_NRL: Tensor,
     settings: AttentionSettings,
     valid_BL: Tensor | None,
-    kernel: ChunkKernel,
+    kernel: ChunkKernel | TritonKernel,
 ) -> Tensor:
     """Output [B, L, G, D] of packed shared queries and values, given buckets of each round.
 
     ``buckets`` is [B·G, R, L], integer, batch outermost. Differentiable in ``qv``.
     """
     heads = qv_BLGc.shape[2]
-    across = settings.attend_across_buckets
     plan = plan_chunks(
         buckets_NRL,
         settings.chunk_length,
-        across_buckets=across,
+        across_buckets=settings.attend_across_buckets,
         ring=settings.ring,
         valid_NL=None if valid_BL is None else valid_BL.repeat_interleave(heads, 0),
     )
-    # Inside a bucket the sort keeps positions in order; across buckets it doesn't.
-    slots_decide = not across or (not settings.causal and not settings.ring)
-    return chunked_attention(qv_BLGc, plan, settings, kernel, slots_decide=slots_decide)
+    return chunked_attention(qv_BLGc, plan, settings, kernel)
 
 
 def hash_queries(

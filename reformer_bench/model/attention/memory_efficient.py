@@ -5,14 +5,17 @@ Memory is proportional to length (paper, section 2, "memory-efficient attention"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from reformer_bench.model.attention.common import AttentionSettings, hide_unseen_, unpack
+from reformer_bench.model.repeats import repeat
 
 QUERY_BLOCK = 128
+_KEY_STEPS = 16
 
 
 class _BlockwiseAttention(torch.autograd.Function):
@@ -29,11 +32,8 @@ class _BlockwiseAttention(torch.autograd.Function):
     ) -> Tensor:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         normaliser = q.new_empty(q.shape[:-1])
-        for rows, keys in _blocks(q.shape[-2], settings.causal):
-            scores = _scores(q, k, settings, valid_BL, rows, keys)
-            normaliser[..., rows] = torch.logsumexp(scores, -1)
-            scores.sub_(normaliser[..., rows, None]).exp_()
-            out[..., rows, :] = scores @ v[..., keys, :]
+        call = _Call(q, k, v, out, normaliser, settings, valid_BL)
+        repeat(("memory efficient", call.alike), call.forward)
         ctx.save_for_backward(q, k, v, out, normaliser)
         ctx.settings, ctx.valid_BL = settings, valid_BL
         return out
@@ -45,40 +45,81 @@ class _BlockwiseAttention(torch.autograd.Function):
         dq = torch.empty_like(q, memory_format=torch.contiguous_format)
         dk = torch.zeros_like(k, memory_format=torch.contiguous_format)
         dv = torch.zeros_like(v, memory_format=torch.contiguous_format)
-        for rows, keys in _blocks(q.shape[-2], settings.causal):
-            weights = _scores(q, k, settings, ctx.valid_BL, rows, keys)
-            weights.sub_(normaliser[..., rows, None]).exp_()
-            do = dout[..., rows, :]
-            dv[..., keys, :] += weights.transpose(-1, -2) @ do
-            # d softmax: P ∘ (dP − rowsum(dO ∘ O)).
-            along = (do * out[..., rows, :]).sum(-1, keepdim=True)
-            dscores = (do @ v[..., keys, :].transpose(-1, -2)).sub_(along).mul_(weights)
-            dscores.mul_(settings.scale)
-            dq[..., rows, :] = dscores @ k[..., keys, :]
-            dk[..., keys, :] += dscores.transpose(-1, -2) @ q[..., rows, :]
+        call = _Call(q, k, v, out, normaliser, settings, ctx.valid_BL)
+        alike = ("memory efficient backward", call.alike, dout.stride())
+        repeat(alike, call.backward, dout, dq, dk, dv)
         return dq, dk, dv, None, None
 
 
-def _blocks(length: int, causal: bool) -> list[tuple[slice, slice]]:
-    """(queries, keys they can see) of each block."""
-    starts = range(0, length, QUERY_BLOCK)
-    ends = [min(start + QUERY_BLOCK, length) for start in starts]
-    return [
-        (slice(start, end), slice(0, end if causal else length))
-        for start, end in zip(starts, ends, strict=True)
-    ]
+class _Call:
+    """The tensors of one call, and what is done with each block of queries."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        normaliser: Tensor,
+        settings: AttentionSettings,
+        valid_BL: Tensor | None,
+    ) -> None:
+        self.q, self.k, self.v, self.out, self.normaliser = q, k, v, out, normaliser
+        self.settings, self.valid_BL = settings, valid_BL
+        strides = (q.stride(), k.stride(), v.stride())
+        self.alike = (q.shape, strides, q.dtype, settings, valid_BL is None)
+
+    def forward(self) -> None:
+        """Writes output and log-normaliser."""
+        for rows, keys in _blocks(self.q.shape[-2], self.settings.causal):
+            repeat((self.alike, _sizes(rows, keys)), self._block_forward, rows, keys)
+
+    def backward(self, *gradients: Tensor) -> None:
+        """Writes and adds to the gradients, given (dout, dq, dk, dv)."""
+        alike = ("backward", self.alike, gradients[0].stride())
+        for rows, keys in _blocks(self.q.shape[-2], self.settings.causal):
+            repeat((alike, _sizes(rows, keys)), self._block_backward, rows, keys, *gradients)
+
+    def _block_forward(self, rows: slice, keys: slice) -> None:
+        scores = self._scores(rows, keys)
+        self.normaliser[..., rows] = torch.logsumexp(scores, -1)
+        scores.sub_(self.normaliser[..., rows, None]).exp_()
+        self.out[..., rows, :] = scores @ self.v[..., keys, :]
+
+    def _block_backward(
+        self, rows: slice, keys: slice, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
+    ) -> None:
+        weights = self._scores(rows, keys)
+        weights.sub_(self.normaliser[..., rows, None]).exp_()
+        do = dout[..., rows, :]
+        dv[..., keys, :] += weights.transpose(-1, -2) @ do
+        # d softmax: P ∘ (dP − rowsum(dO ∘ O)).
+        along = (do * self.out[..., rows, :]).sum(-1, keepdim=True)
+        dscores = (do @ self.v[..., keys, :].transpose(-1, -2)).sub_(along).mul_(weights)
+        dscores.mul_(self.settings.scale)
+        dq[..., rows, :] = dscores @ self.k[..., keys, :]
+        dk[..., keys, :] += dscores.transpose(-1, -2) @ self.q[..., rows, :]
+
+    def _scores(self, rows: slice, keys: slice) -> Tensor:
+        scores = (self.q[..., rows, :] * self.settings.scale) @ self.k[..., keys, :].mT
+        return hide_unseen_(scores, self.settings, self.valid_BL, first_query=rows.start)
 
 
-def _scores(
-    q: Tensor,
-    k: Tensor,
-    settings: AttentionSettings,
-    valid_BL: Tensor | None,
-    rows: slice,
-    keys: slice,
-) -> Tensor:
-    scores = (q[..., rows, :] * settings.scale) @ k[..., keys, :].transpose(-1, -2)
-    return hide_unseen_(scores, settings, valid_BL, first_query=rows.start)
+def _blocks(length: int, causal: bool) -> Iterator[tuple[slice, slice]]:
+    """(queries, keys) of each block; causal blocks leave out what none of their queries sees.
+
+    What is left out is counted in whole steps of keys, at most _KEY_STEPS in all, so that the
+    blocks of a long sequence come in few sizes: 3% more products for shapes that repeat.
+    """
+    step = max(QUERY_BLOCK, -(-length // _KEY_STEPS))
+    for start in range(0, length, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, length)
+        seen = min(length, -(-end // step) * step) if causal else length
+        yield slice(start, end), slice(0, seen)
+
+
+def _sizes(rows: slice, keys: slice) -> tuple[int, int]:
+    return rows.stop - rows.start, keys.stop
 
 
 def memory_efficient_attention(

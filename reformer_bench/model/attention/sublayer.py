@@ -6,6 +6,8 @@ features of a head (query and value, or query, key and value), M model width.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +22,7 @@ from reformer_bench.model.attention.sdpa import sdpa_attention
 from reformer_bench.model.dropout import dropout_scale, seeded_dropout
 from reformer_bench.model.hashing import bucket_factors, draw_rotations
 from reformer_bench.model.pieces import small_pieces
+from reformer_bench.model.repeats import repeat
 from reformer_bench.model.step import Step
 from reformer_bench.model.streams import Stream
 from reformer_bench.model.sublayer import Sublayer, Tensors
@@ -42,6 +45,16 @@ class AttentionSublayer(Sublayer):
         self.n_groups = config.head_groups or config.n_heads
         self.group_size = config.n_heads // self.n_groups
 
+    @property
+    def alike(self) -> Hashable:
+        """Those of the same kind are."""
+        return "attention", self.config, self.kind
+
+    @property
+    def place(self) -> str:
+        """Its layer and what it is there."""
+        return f"layers.{self.layer}.attention"
+
     def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
         """All groups under plain autograd."""
         h = self.norm(x_BLM, self.norm_epsilon).to(self.compute_dtype)
@@ -63,12 +76,26 @@ class AttentionSublayer(Sublayer):
     ) -> None:
         """sink ± f(norm(source)), group by group."""
         rotations = self._rotations(step, params["output.weight"].device)
+        key = ("group", self.alike, step.shapes, type(source), source.norm_scale)
         for group in range(self.n_groups):
-            packed = self._project(params, group, source, step)
-            with torch.no_grad():
-                out = self._attend(packed, rotations, group, step)
-            del packed
-            self._add_output(params, group, out, sink, sign, step)
+            repeat(key, self._group_forward, params, source, sink, sign, step, rotations, group)
+
+    def _group_forward(
+        self,
+        params: Tensors,
+        source: Stream,
+        sink: Stream,
+        sign: int,
+        step: Step,
+        rotations: Tensor | None,
+        group: int,
+    ) -> None:
+        """sink ± one group's share."""
+        packed = self._project(params, group, source, step)
+        with torch.no_grad():
+            out = self._attend(packed, rotations, group, step)
+        del packed
+        self._add_output(params, group, out, sink, sign, step)
 
     def sweep(
         self,
@@ -82,16 +109,36 @@ class AttentionSublayer(Sublayer):
     ) -> None:
         """Forward and backward of one head group after the other."""
         rotations = self._rotations(step, dy_PM.device)
+        key = ("group sweep", self.alike, step.shapes, type(source), source.norm_scale)
         for group in range(self.n_groups):
-            packed = self._project(params, group, source, step).requires_grad_()
-            with torch.enable_grad():
-                out = self._attend(packed, rotations, group, step)
-            if undo is not None:
-                self._add_output(params, group, out.detach(), undo, -1, step)
-            dout = self._output_backward(params, grads, group, out.detach(), dy_PM, step)
-            (dpacked,) = torch.autograd.grad(out, packed, dout)
-            del packed, out, dout
-            self._project_backward(params, grads, group, source, dpacked, dx_PM)
+            repeat(
+                (key, undo is None),
+                self._group_sweep,
+                *(params, grads, source, dy_PM, dx_PM, step, undo, rotations, group),
+            )
+
+    def _group_sweep(
+        self,
+        params: Tensors,
+        grads: Tensors,
+        source: Stream,
+        dy_PM: Tensor,
+        dx_PM: Tensor,
+        step: Step,
+        undo: Stream | None,
+        rotations: Tensor | None,
+        group: int,
+    ) -> None:
+        """Forward and backward of one head group."""
+        packed = self._project(params, group, source, step).requires_grad_()
+        with torch.enable_grad():
+            out = self._attend(packed, rotations, group, step)
+        if undo is not None:
+            self._add_output(params, group, out.detach(), undo, -1, step)
+        dout = self._output_backward(params, grads, group, out.detach(), dy_PM, step)
+        (dpacked,) = torch.autograd.grad(out, packed, dout)
+        del packed, out, dout
+        self._project_backward(params, grads, group, source, dpacked, dx_PM)
 
     def _attend(
         self, packed_BLGc: Tensor, rotations: Tensor | None, group: int, step: Step
@@ -105,7 +152,7 @@ class AttentionSublayer(Sublayer):
                 return memory_efficient_attention(packed_BLGc, settings, valid)
             case Attention.SDPA:
                 return sdpa_attention(packed_BLGc, settings, valid)
-        _, kernel = chosen_kernel(settings.lsh_kernel, packed_BLGc.device)
+        _, kernel = chosen_kernel(settings, packed_BLGc.device, packed_BLGc.dtype)
         if self.kind is Attention.LOCAL:
             return local_attention(packed_BLGc, settings, valid, kernel)
         assert rotations is not None

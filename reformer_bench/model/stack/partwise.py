@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reformer_bench.model.repeats import repeat
 from reformer_bench.model.stack.feed import ParameterFeed, zero_grads
 from reformer_bench.model.step import Step
 from reformer_bench.model.streams import FloatStream
@@ -25,7 +26,9 @@ class _Partwise(torch.autograd.Function):
         y_BLM = x_BLM.clone(memory_format=torch.contiguous_format)
         source, sink = FloatStream(x_BLM.flatten(0, 1)), FloatStream(y_BLM.flatten(0, 1))
         for _, params in feed.over([sublayer]):
-            sublayer.accumulate(params, source, sink, 1, step)
+            key = ("accumulate", sublayer.alike, step.shapes, x_BLM.dtype)
+            arguments = (params, source, sink, 1, step)
+            repeat(key, sublayer.accumulate, *arguments, place=sublayer.place)
         return y_BLM
 
     @staticmethod
@@ -36,14 +39,11 @@ class _Partwise(torch.autograd.Function):
         grads: list[Tensor] = []
         for sublayer, params in ctx.feed.over([ctx.sublayer]):
             room = zero_grads(params)
-            sublayer.sweep(
-                params,
-                room,
-                FloatStream(x_BLM.flatten(0, 1)),
-                dy_BLM.flatten(0, 1),
-                dx_BLM.flatten(0, 1),
-                ctx.step,
-            )
+            source = FloatStream(x_BLM.flatten(0, 1))
+            dy_PM, dx_PM = dy_BLM.flatten(0, 1), dx_BLM.flatten(0, 1)
+            key = ("sweep", sublayer.alike, ctx.step.shapes, x_BLM.dtype)
+            arguments = (params, room, source, dy_PM, dx_PM, ctx.step)
+            repeat(key, sublayer.sweep, *arguments, place=sublayer.place)
             grads.extend(ctx.feed.store(room).values())
         return None, None, None, dx_BLM, *grads
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from reformer_bench.model.loss import n_counted
+from reformer_bench.model.repeats import repeat
 from reformer_bench.model.stack.feed import ParameterFeed, zero_grads
 from reformer_bench.model.stack.layer import Layer
 from reformer_bench.model.step import Step
@@ -34,7 +35,8 @@ def run_forward(layers: Sequence[Layer], streams: Streams, step: Step, feed: Par
     largest: Tensor | None = None
     for i, (sublayer, params) in enumerate(feed.over(_order(layers))):
         sink, source = streams if i % 2 == 0 else streams[::-1]
-        sublayer.accumulate(params, source, sink, 1, step)
+        key = ("accumulate", sublayer.alike, step.shapes, type(source))
+        repeat(key, sublayer.accumulate, params, source, sink, 1, step, place=sublayer.place)
         if isinstance(sink, FixedStream):
             peak = sink.largest()
             largest = peak if largest is None else torch.maximum(largest, peak)
@@ -56,7 +58,9 @@ def run_backward(
         sink, source = streams if i % 2 else streams[::-1]
         dy, dx = dstreams if i % 2 else dstreams[::-1]
         grads = zero_grads(params)
-        sublayer.sweep(params, grads, source, dy, dx, step, undo=sink)
+        key = ("undo", sublayer.alike, step.shapes, type(source))
+        arguments = (params, grads, source, dy, dx, step, sink)
+        repeat(key, sublayer.sweep, *arguments, place=sublayer.place)
         collected.append(list(feed.store(grads).values()))
     return [grad for grads in reversed(collected) for grad in grads]
 

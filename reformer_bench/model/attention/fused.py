@@ -1,0 +1,103 @@
+"""The fused path of chunked attention: one Triton launch a round, no sorted copies, no scores.
+
+P rows (batch · length · heads of the group), N sequences, R rounds, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from reformer_bench.model.attention.common import AttentionSettings
+from reformer_bench.model.attention.plan import ChunkPlan
+
+_LEAST_TILE = 16
+
+
+def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None:
+    """Which setting the fused programs don't cover; None when they cover all."""
+    if dtype is torch.float64:
+        return "dtype = 'float64'"
+    for name, size in (("chunk_length", settings.chunk_length), ("d_head", settings.d_head)):
+        if size < _LEAST_TILE or size & (size - 1):
+            return f"{name} = {size} (a power of two, at least {_LEAST_TILE}, is needed)"
+    if not settings.slots_decide:
+        return "attend_across_buckets = true"
+    if not settings.count_duplicates:
+        return "count_duplicates = false"
+    return None
+
+
+class TritonKernel:
+    """Chosen like a ChunkKernel, but runs whole rounds: see fused_forward and fused_backward."""
+
+
+class FusedCall(NamedTuple):
+    """What a call's forward and backward programs share."""
+
+    qkv_Pc: Tensor
+    plan: ChunkPlan
+    settings: AttentionSettings
+    first_row_N: Tensor
+    """Row of each sequence's position 0."""
+    heads: int
+
+    def rounds(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Each round with its pointers: packed rows, order, codes, first rows."""
+        for r in range(self.plan.n_rounds):
+            order_NS = self.plan.order_NRS[:, r].contiguous()
+            code_NS = self.plan.code_NRS[:, r].contiguous()
+            yield r, (self.qkv_Pc, order_NS, code_NS, self.first_row_N)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """A program for each chunk of each sequence."""
+        return self.plan.n_chunks, self.first_row_N.shape[0]
+
+    def constants(self) -> dict[str, Any]:
+        """What programs are compiled for."""
+        settings = self.settings
+        return {
+            "C": self.plan.chunk_length,
+            "D": settings.d_head,
+            "CAUSAL": settings.causal,
+            "SHARED": settings.shared_qk,
+        }
+
+
+def fused_forward(call: FusedCall) -> tuple[Tensor, Tensor]:
+    """Output [P, D] float32 and log-normaliser [P] float32 over all rounds."""
+    from reformer_bench.model.attention import triton_chunks
+
+    n_rows, width = call.qkv_Pc.shape
+    total_PD = call.qkv_Pc.new_empty(n_rows, call.settings.d_head, dtype=torch.float32)
+    normaliser_P = call.qkv_Pc.new_empty(n_rows, dtype=torch.float32)
+    sizes = (call.plan.order_NRS.shape[-1], call.heads, width, call.settings.scale)
+    for r, pointers in call.rounds():
+        triton_chunks.forward_round[call.grid](
+            *pointers, total_PD, normaliser_P, *sizes, **call.constants(), FIRST=r == 0
+        )
+    return total_PD, normaliser_P
+
+
+def fused_backward(
+    call: FusedCall, dout_PD: Tensor, out_PD: Tensor, normaliser_P: Tensor, dqkv_Pc: Tensor
+) -> None:
+    """Adds the gradient of the packed rows to ``dqkv`` [P, c] float32, in place."""
+    from reformer_bench.model.attention import triton_chunks
+
+    along_P = (dout_PD.float() * out_PD.float()).sum(-1)
+    sizes = (
+        call.plan.order_NRS.shape[-1],
+        call.plan.n_chunks,
+        call.heads,
+        call.qkv_Pc.shape[1],
+        call.settings.scale,
+    )
+    for _, pointers in call.rounds():
+        triton_chunks.backward_round[call.grid](
+            *pointers, dout_PD, along_P, normaliser_P, dqkv_Pc, *sizes, **call.constants()
+        )
