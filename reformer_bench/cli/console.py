@@ -1,0 +1,17 @@
+"""The console that commands print to: the terminal's width, or a fixed one where there is none."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+_PLAIN_WIDTH = 120
+
+
+def make_console() -> Console:
+    """A console on stdout; output that goes to a file or a pipe is 120 columns wide."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(width=_PLAIN_WIDTH, highlight=False)
+    return console

@@ -1,0 +1,230 @@
+"""``reformer-bench run``: measure a suite, show the result, and say where it is."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reformer_bench.cli import exits, run_options
+from reformer_bench.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reformer_bench.run.executor import Executor
+    from reformer_bench.run.order import Description
+    from reformer_bench.spec.case import Case
+    from reformer_bench.spec.record import Record
+    from reformer_bench.spec.suite import Suite
+    from reformer_bench.store import Run, RunInfo
+
+
+@click.command()
+@click.option("--suite", required=True, metavar="NAME", help="A suite's name, or a .toml file.")
+@click.option("--seq-len", metavar="LENGTHS", help="512,1024 or 512..64K (every doubling).")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change the suite, e.g. model.n_hashes=8 or batches=1,2. Repeatable.",
+)
+@click.option("--variants", metavar="A,B", help="Only these variants of the suite.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the run; an earlier run of the suite there is continued.",
+)
+@click.option("--memory-budget", metavar="SIZE", help="What a case may take, e.g. 16GiB.")
+@click.option("--case-timeout", type=float, metavar="SECONDS", help="Kill a case after this long.")
+@click.option("--dry-run", is_flag=True, help="List what would run, and run nothing.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "slurm"]),
+    default="local",
+    show_default=True,
+    help="slurm: one job array, one GPU each; SBATCH_* variables apply.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def run(**options: object) -> int:
+    """Measure a suite: memory and time of every variant at every length."""
+    from reformer_bench.cli.console import make_console
+
+    asked = run_options.Options(**options)  # type: ignore[arg-type]
+    console = make_console()
+    budget = run_options.memory_budget(asked)
+    suite = run_options.resolved_suite(asked)
+    executor = run_options.make_executor(asked)
+    try:
+        return _run(asked, suite, budget, executor, console)
+    finally:
+        executor.close()
+
+
+def _run(
+    asked: run_options.Options,
+    suite: Suite,
+    budget: int | None,
+    executor: Executor,
+    console: Console,
+) -> int:
+    from reformer_bench.run.expand import check_device, expand
+    from reformer_bench.store import RunInfo, run_folder_name
+
+    check_device(asked.device)
+    # Wrong models are said at once, before a worker is started to look for a device.
+    expand(suite, "cpu" if asked.device == "auto" else asked.device)
+    if asked.dry_run and asked.device != "auto":
+        return _list_cases(expand(suite, asked.device), asked.device, console)
+    if asked.out is not None:
+        _check_folder(asked.out)
+    if not asked.dry_run:
+        run_options.check_installed(suite)
+    description = _describe(asked, executor, console)
+    cases = expand(suite, description.device)
+    if asked.dry_run:
+        return _list_cases(cases, description.device, console)
+    info = RunInfo(
+        suite=suite,
+        device=description.device,
+        memory_budget_bytes=budget,
+        command=("reformer-bench", *sys.argv[1:]),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=description.environment,
+    )
+    run_options.check_budget(info)
+    folder = asked.out or Path("results") / run_folder_name(suite.name, description.device)
+    earlier = _earlier(folder, info, cases, same_host=asked.executor == "local")
+    _announce(info, cases, earlier, folder, console, asked)
+    records = _measure(asked, executor, info, cases, earlier, folder, console)
+    return _conclude(records, folder, console, asked.quiet, suite.baseline_variant)
+
+
+def _describe(asked: run_options.Options, executor: Executor, console: Console) -> Description:
+    if asked.quiet:
+        return executor.describe(asked.device)
+    # Shown in a terminal only: the first worker takes seconds to import torch.
+    with console.status("looking at the device"):
+        return executor.describe(asked.device)
+
+
+def _measure(
+    asked: run_options.Options,
+    executor: Executor,
+    info: RunInfo,
+    cases: list[Case],
+    earlier: Run | None,
+    folder: Path,
+    console: Console,
+) -> list[Record]:
+    from reformer_bench.cli.progress import make_reporter
+    from reformer_bench.run.expand import device_kind
+    from reformer_bench.run.session import Session
+    from reformer_bench.store import RunWriter
+
+    reporter = make_reporter(console, cases, quiet=asked.quiet)
+    with RunWriter(folder, info) as writer:
+        session = Session(
+            executor,
+            writer,
+            cases,
+            info.suite.on(device_kind(info.device)),
+            info.environment,
+            memory_budget_bytes=info.memory_budget_bytes,
+            earlier=earlier.records if earlier is not None else (),
+            notify=reporter.tell,
+        )
+        reporter.start()
+        try:
+            return session.run()
+        except KeyboardInterrupt:
+            reporter.stop()
+            click.echo(
+                f"Interrupted: {len(session.records)} of {len(cases)} cases are kept in {folder}; "
+                f"--out {folder} goes on.",
+                err=True,
+            )
+            # Not raised on: click would add an empty line.
+            sys.exit(exits.INTERRUPTED)
+        finally:
+            reporter.stop()
+
+
+def _check_folder(folder: Path) -> None:
+    """InputError where a folder has files that are not a run's."""
+    from reformer_bench.store import RECORDS
+
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORDS).is_file():
+        raise InputError(f"--out {folder}: is not empty and holds no run: take another folder")
+
+
+def _earlier(folder: Path, info: RunInfo, cases: list[Case], *, same_host: bool) -> Run | None:
+    """The run that a folder already holds, once it is sure that this one continues it."""
+    from reformer_bench.run.resume import check_continues
+    from reformer_bench.store import RECORDS, load_run
+
+    if not (folder / RECORDS).is_file():
+        return None
+    earlier = load_run(folder)
+    if earlier.records:
+        check_continues(earlier, info, cases, same_host=same_host)
+    return earlier
+
+
+def _announce(
+    info: RunInfo,
+    cases: list[Case],
+    earlier: Run | None,
+    folder: Path,
+    console: Console,
+    asked: run_options.Options,
+) -> None:
+    if asked.quiet:
+        return
+    where = info.environment.device_name
+    console.print(f"{info.suite.name}: {len(cases)} cases on {where}, into {folder}", markup=False)
+    if earlier is None:
+        return
+    for note in earlier.notes:
+        console.print(note, markup=False)
+    known = {record.case_id for record in earlier.records}
+    kept = sum(case.id in known for case in cases)
+    console.print(f"{kept} of them have a record there already and are not repeated", markup=False)
+
+
+def _list_cases(cases: list[Case], device: str, console: Console) -> int:
+    from reformer_bench.cli.progress import case_name
+
+    width = max(len(case.variant) for case in cases)
+    for case in cases:
+        console.print(f"{case.id}  {case_name(case, width)}", markup=False, soft_wrap=True)
+    console.print(f"{len(cases)} cases on {device}; nothing was run", markup=False)
+    return 0
+
+
+def _conclude(
+    records: list[Record], folder: Path, console: Console, quiet: bool, baseline: str | None
+) -> int:
+    """Print the final table, write the plots, and say where the files are."""
+    from reformer_bench.report.plots import write_plots
+    from reformer_bench.report.tables import summary_table
+    from reformer_bench.spec.record import Outcome
+    from reformer_bench.store import RECORDS
+
+    measured = any(record.outcome is Outcome.OK for record in records)
+    written = write_plots(records, folder, formats=("png", "svg")) if measured else []
+    if not quiet:
+        console.print()
+        console.print(summary_table(records, baseline))
+        console.print()
+        for path in (folder / RECORDS, *written):
+            console.print(str(path), markup=False, soft_wrap=True)
+    if not measured:
+        click.echo("Error: nothing was measured: no case ended with outcome ok", err=True)
+        return exits.NOTHING_MEASURED
+    return 0

@@ -1,0 +1,106 @@
+"""Options of ``reformer-bench run``, and what each of them becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reformer_bench.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from reformer_bench.run.executor import Executor
+    from reformer_bench.spec.suite import Suite
+    from reformer_bench.store import RunInfo
+
+# Below this not even a worker's own buffers fit, and a forgotten unit is likelier than a wish.
+_LEAST_BUDGET_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for, as written."""
+
+    suite: str
+    seq_len: str | None
+    settings: tuple[str, ...]
+    variants: str | None
+    device: str
+    out: Path | None
+    memory_budget: str | None
+    case_timeout: float | None
+    dry_run: bool
+    executor: str
+    quiet: bool
+
+
+def resolved_suite(asked: Options) -> Suite:
+    """The suite asked for, with everything the options change in it."""
+    from reformer_bench.run import overrides
+    from reformer_bench.spec.suite import find_suite
+
+    suite = overrides.with_settings(find_suite(asked.suite), asked.settings)
+    if asked.variants is not None:
+        suite = overrides.with_variants(suite, asked.variants.split(","))
+    if asked.seq_len is not None:
+        suite = overrides.with_lengths(suite, asked.seq_len)
+    if asked.case_timeout is not None:
+        suite = overrides.with_case_timeout(suite, asked.case_timeout)
+    return suite
+
+
+def memory_budget(asked: Options) -> int | None:
+    """The budget in bytes; None where none was given."""
+    from reformer_bench.spec.units import format_bytes, parse_bytes
+
+    if asked.memory_budget is None:
+        return None
+    try:
+        count = parse_bytes(asked.memory_budget)
+    except ValueError as error:
+        raise InputError(f"--memory-budget: {error}") from None
+    if count < _LEAST_BUDGET_BYTES:
+        raise InputError(
+            f"--memory-budget: {asked.memory_budget!r} is {format_bytes(count)}, less than any case "
+            f"needs (at least {format_bytes(_LEAST_BUDGET_BYTES)}; write the unit, as in 16GiB)"
+        )
+    return count
+
+
+def check_budget(info: RunInfo) -> None:
+    """InputError where the budget is more than the device has."""
+    from reformer_bench.spec.units import format_bytes
+
+    budget, memory = info.memory_budget_bytes, info.environment.device_memory_bytes
+    if budget is not None and memory is not None and budget > memory:
+        raise InputError(
+            f"--memory-budget: {format_bytes(budget)} is more than the {format_bytes(memory)} of "
+            f"{info.environment.device_name}"
+        )
+
+
+def make_executor(asked: Options) -> Executor:
+    """The executor of that name."""
+    if asked.executor == "slurm":
+        from reformer_bench.run.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor((asked.out.parent if asked.out else Path("results")) / ".submitit")
+    from reformer_bench.run.executors.local import LocalExecutor
+
+    return LocalExecutor()
+
+
+def check_installed(suite: Suite) -> None:
+    """InputError before anything is measured, where a variant's library is missing."""
+    from reformer_bench.peers.installed import check_installed as check_library
+    from reformer_bench.spec.suite import fields_of
+
+    for name, variant in suite.variants.items():
+        saved = (suite.model, variant.model, *(table.model for table in suite.device.values()))
+        from_checkpoint = any("checkpoint" in fields_of(table) for table in saved)
+        try:
+            check_library("transformers" if from_checkpoint else variant.implementation)
+        except InputError as error:
+            raise InputError(
+                f"variant {name}: {error}; --variants can leave the variant out"
+            ) from None

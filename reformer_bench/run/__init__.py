@@ -1,0 +1,1 @@
+"""From a suite to records: cases, isolated workers, executors, and the session that drives them."""

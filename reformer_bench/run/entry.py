@@ -1,0 +1,34 @@
+"""Entry points of workers: importable without torch, so that a caller without it can name them."""
+
+from __future__ import annotations
+
+from reformer_bench.run.order import Description, WorkOrder
+from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.record import Record
+
+PRELOAD = ("reformer_bench.run.preload",)
+"""What a fork server imports so that these start at once."""
+
+
+def measure(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
+    """Measure one case; see worker.measure_case."""
+    from reformer_bench.run.worker import measure_case
+
+    return measure_case(order, matmul_flops_per_second)
+
+
+def describe(device: str) -> Description | InputError:
+    """What a device is; the error rather than an exception, which would lose its type."""
+    from reformer_bench.run.describe import describe_device
+
+    try:
+        return describe_device(device)
+    except InputError as error:
+        return error
+
+
+def matmul_speed(device: str, dtype: str) -> float | None:
+    """FLOP/s of one large matrix product; see describe.matmul_speed."""
+    from reformer_bench.run.describe import matmul_speed
+
+    return matmul_speed(device, dtype)

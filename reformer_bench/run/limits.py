@@ -1,0 +1,75 @@
+"""Memory limits of a worker: what a case may take, enforced so that more fails cleanly."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from reformer_bench.measure.process import lift_data_segment_limit, limit_data_segment
+from reformer_bench.run import cgroup
+from reformer_bench.spec.units import format_bytes
+
+# Leaves room for the caller, and for what the kernel itself needs to serve the case.
+_SHARE_OF_FREE_MEMORY = 0.95
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """A limit in force."""
+
+    n_bytes: int | None
+    """None: nothing but the device itself limits the case."""
+    why: str
+    """In words, for messages."""
+    data_segment_bytes: int | None = None
+    """RLIMIT_DATA as set; None where it was not."""
+
+
+def impose(device: torch.device, budget_bytes: int | None) -> MemoryLimit:
+    """Limit what this process takes on a device from now on; on CUDA, initialises it.
+
+    Without a budget, a case on the CPU is still held to what the machine has free: beyond that
+    the kernel would end some process, perhaps not this one.
+    """
+    if device.type == "cuda":
+        if budget_bytes is None:
+            return MemoryLimit(None, "the device's memory")
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), device)
+        return MemoryLimit(budget_bytes, f"the memory budget of {format_bytes(budget_bytes)}")
+    _start_threads()
+    if budget_bytes is not None:
+        why = f"the memory budget of {format_bytes(budget_bytes)}"
+        return MemoryLimit(budget_bytes, why, limit_data_segment(budget_bytes))
+    free = int(_SHARE_OF_FREE_MEMORY * _free_bytes())
+    why = f"the machine's {format_bytes(free)} of free memory"
+    return MemoryLimit(free, why, limit_data_segment(free))
+
+
+def lift(limit: MemoryLimit | None) -> None:
+    """Take a CPU case's limit away, so that its record can be made."""
+    if limit is not None and limit.data_segment_bytes is not None:
+        lift_data_segment_limit()
+
+
+def restore(limit: MemoryLimit | None) -> None:
+    """Put a lifted limit back as it was."""
+    if limit is not None and limit.data_segment_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit.data_segment_bytes, hard))
+
+
+def _free_bytes() -> int:
+    free = int(psutil.virtual_memory().available)
+    group = cgroup.available_bytes()
+    return free if group is None else min(free, group)
+
+
+def _start_threads() -> None:
+    # A thread that can't have its stack under the limit ends the process instead of the case.
+    a = torch.ones(256, 256)
+    torch.mm(a, a)
+    torch.ones(2**20).add_(1.0)

@@ -1,0 +1,35 @@
+"""WorkOrder: everything a worker needs to know to measure one case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reformer_bench.spec.case import Case
+from reformer_bench.spec.record import Environment
+
+
+@dataclass(frozen=True)
+class WorkOrder:
+    """One case and the limits it is measured under."""
+
+    case: Case
+    environment: Environment | None
+    """What the record will say; None: the worker describes where it runs."""
+    timeout_s: float
+    """After this long the worker is killed."""
+    timeout_reason: str
+    """Which limit that is, in words."""
+    min_samples: int
+    max_samples: int
+    sample_time_s: float
+    memory_budget_bytes: int | None = None
+    """What the case may take beyond an idle worker; None: what the device has."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A device as a worker found it."""
+
+    device: str
+    """``cpu``, ``cuda`` or ``cuda:N``; never ``auto``."""
+    environment: Environment

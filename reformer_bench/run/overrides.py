@@ -1,0 +1,123 @@
+"""Overrides: what the command line changes in a suite, checked by the suite's own rules."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
+
+from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.suite import DeviceKind, Suite
+from reformer_bench.spec.units import parse_lengths
+
+
+def with_lengths(suite: Suite, text: str) -> Suite:
+    """The suite with the lengths of ``--seq-len``, on every device."""
+    try:
+        lengths = parse_lengths(text)
+    except ValueError as error:
+        raise InputError(f"--seq-len: {error}") from None
+    data = _data(suite)
+    _set_lengths(data, list(lengths))
+    return validated(Suite, data, where="--seq-len")
+
+
+def with_variants(suite: Suite, names: Iterable[str]) -> Suite:
+    """The suite with only the variants named, in the suite's order."""
+    wanted = {name.strip() for name in names if name.strip()}
+    for name in sorted(wanted):
+        _check_variant(suite.variants, name, option="--variants")
+    if not wanted:
+        raise InputError(f"--variants: names at least one of: {', '.join(suite.variants)}")
+    data = _data(suite)
+    data["variants"] = {k: v for k, v in data["variants"].items() if k in wanted}
+    if data.get("baseline_variant") not in wanted:
+        data.pop("baseline_variant", None)
+    return validated(Suite, data, where="--variants")
+
+
+def with_case_timeout(suite: Suite, seconds: float) -> Suite:
+    """The suite with another time limit for each case, on every device."""
+    data = _data(suite)
+    for kind in get_args(DeviceKind):
+        data.setdefault("device", {}).setdefault(kind, {})["case_timeout_s"] = seconds
+    return validated(Suite, data, where="--case-timeout", name=lambda key: key.rpartition(".")[2])
+
+
+def with_settings(suite: Suite, settings: Sequence[str]) -> Suite:
+    """The suite after ``--set key=value``, one after another.
+
+    ``model.x`` is set in every variant, above its preset; any other key is the suite's own, such
+    as ``batches``, ``seed``, ``device.cpu.sample_time_s`` or ``variants.reformer.model.n_hashes``.
+    Values are written as in TOML; what is not TOML is text.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise InputError(f"--set: {setting!r} is not key=value, for example model.n_hashes=8")
+        data = _data(suite)
+        _put(data, key, _value(text.strip()))
+        suite = validated(Suite, data, where="--set", name=_as_written(key))
+    return suite
+
+
+def _data(suite: Suite) -> dict[str, Any]:
+    return suite.model_dump(mode="json", exclude_unset=True)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _put(data: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key in a suite's data."""
+    first, *rest = key.split(".")
+    if first == "model" and rest:
+        for variant in data["variants"].values():
+            variant.setdefault("model", {})[".".join(rest)] = value
+        return
+    if first == "variants" and rest:
+        _check_variant(data["variants"], rest[0], option="--set")
+    if key == "lengths":
+        _set_lengths(data, value)
+        return
+    for one, other in (("batches", "tokens"), ("tokens", "batches")):
+        if key == one:
+            data.pop(other, None)
+    table = data
+    for part in key.split(".")[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set: {key!r} is no key: {part!r} is not a table")
+    table[key.split(".")[-1]] = value
+
+
+def _set_lengths(data: dict[str, Any], lengths: Any) -> None:
+    data["lengths"] = lengths
+    for table in data.get("device", {}).values():
+        table.pop("lengths", None)
+
+
+def _check_variant(variants: Iterable[str], name: str, *, option: str) -> None:
+    names = list(variants)
+    if name in names:
+        return
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    raise InputError(f"{option}: there is no variant {name!r}{hint} (allowed: {', '.join(names)})")
+
+
+def _as_written(key: str) -> Any:
+    """Turns the place of an error back into the key the user wrote."""
+
+    def name(place: str) -> str:
+        parts = place.split(".")
+        spread = key.startswith("model.") and parts[0] == "variants"
+        return ".".join(parts[2:]) if spread else place
+
+    return name

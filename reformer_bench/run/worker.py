@@ -1,0 +1,230 @@
+"""Worker: measures one case inside a process of its own, and makes its record whatever happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import torch
+
+from reformer_bench.measure import environment, flops
+from reformer_bench.measure.cpu_allocator import CpuRecording, record_cpu_allocations
+from reformer_bench.measure.cuda_allocator import CudaRecording, record_cuda_allocations
+from reformer_bench.measure.nvml import NvmlSampler, open_nvml
+from reformer_bench.measure.process import HighWaterMark, is_out_of_memory
+from reformer_bench.run import limits, sampling
+from reformer_bench.run.expand import device_kind
+from reformer_bench.run.order import WorkOrder
+from reformer_bench.run.workloads import Workload, build_workload
+from reformer_bench.spec.record import (
+    Memory,
+    Outcome,
+    Phase,
+    Record,
+    StepSample,
+    Timing,
+)
+
+Recording = CpuRecording | CudaRecording
+COLD, WARM = 0, 1
+# Counting runs one more step; a step longer than this is not repeated for it.
+_COUNTED_STEP_MS = 2000.0
+_MESSAGE_LENGTH = 300
+
+
+@dataclass
+class _Found:
+    """What is known of a case so far; what was reached before a failure stays."""
+
+    memory: Memory = field(default_factory=Memory)
+    build_ms: float = 0.0
+    cold: StepSample | None = None
+    timed: sampling.Samples | None = None
+    flops: int | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    limit: limits.MemoryLimit | None = None
+
+
+def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
+    """Measure one case. Never raises for what the case does: that becomes the outcome."""
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    began = time.monotonic()
+    device = _device(order.case.device)
+    found = _Found()
+    outcome, message = Outcome.OK, None
+    try:
+        _measure(order, device, found)
+    except Exception as error:
+        limits.lift(found.limit)
+        outcome, message = _outcome(error, device, found)
+    return Record(
+        case_id=order.case.id,
+        case=order.case,
+        outcome=outcome,
+        message=message,
+        started_at=started_at,
+        wall_ms=(time.monotonic() - began) * 1e3,
+        memory=found.memory,
+        timing=_timing(order, found, matmul_flops_per_second),
+        settings=found.settings,
+        environment=order.environment or environment.collect(device),
+    )
+
+
+def _device(name: str) -> torch.device:
+    """The device with its index, which the allocator's and NVML's figures are asked for by."""
+    device = torch.device(name)
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
+    """Build, a cold and a warm step under the memory probes, then timed steps without any."""
+    sampler = _start_nvml(device, found)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    found.limit = limits.impose(device, order.memory_budget_bytes)
+    try:
+        workload, last = _recorded(order, device, sampler, found)
+    finally:
+        if sampler is not None:
+            sampler.stop()
+            found.memory = found.memory.model_copy(update={"nvml": sampler.result()})
+    n_steps = 2
+    if last.total_ms <= _COUNTED_STEP_MS:
+        found.flops = flops.count_flops(lambda: workload.step(_unmeasured))
+        n_steps += 1
+    found.timed = sampling.timed_steps(workload, device, order, last, n_steps)
+
+
+def _recorded(
+    order: WorkOrder, device: torch.device, sampler: NvmlSampler | None, found: _Found
+) -> tuple[Workload, StepSample]:
+    """The probed steps inside a recording; what it has is kept when they fail as well."""
+    mark = HighWaterMark()
+    mark.start()
+    recording: Recording | None = None
+    try:
+        with _recording(device) as recording:
+            try:
+                return _probed_steps(order, device, recording, sampler, found)
+            finally:
+                # Reading the recording, as the block ends, takes memory that isn't the case's.
+                found.memory = Memory(host=mark.stop())
+                limits.lift(found.limit)
+    finally:
+        if recording is not None:
+            allocator = recording.allocator_memory(COLD, WARM)
+            found.memory = found.memory.model_copy(update={"allocator": allocator})
+        limits.restore(found.limit)
+
+
+def _probed_steps(
+    order: WorkOrder,
+    device: torch.device,
+    recording: Recording,
+    sampler: NvmlSampler | None,
+    found: _Found,
+) -> tuple[Workload, StepSample]:
+    """Build, cold and warm step; returns the workload and the warm step's times."""
+    began = time.perf_counter()
+    with recording.phase("build", COLD):
+        workload = build_workload(order.case, device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    found.build_ms = (time.perf_counter() - began) * 1e3
+    found.settings.update(workload.settings)
+    recording.label("parameters", workload.parameters())
+    found.cold = _probed_step(workload, device, recording, COLD)
+    _sample(sampler)
+    with ExitStack() as stack:
+        if isinstance(recording, CudaRecording):
+            stack.enter_context(recording.tracing())
+        warm = _probed_step(workload, device, recording, WARM)
+    _sample(sampler)
+    return workload, warm
+
+
+def _probed_step(
+    workload: Workload, device: torch.device, recording: Recording, step: int
+) -> StepSample:
+    """One step whose phases are timed and recorded, and whose tensors get their labels."""
+    clock = sampling.StepClock(device)
+
+    @contextmanager
+    def phase(name: Phase) -> Iterator[None]:
+        with recording.phase(name, step), clock.phase(name):
+            yield
+        # As soon as a phase has made them: the optimizer's phase drops gradients in the end.
+        if name == "backward":
+            recording.label("gradients", workload.gradients())
+        elif name == "optimizer":
+            recording.label("optimizer", workload.optimizer_state())
+
+    workload.step(phase)
+    return clock.finish()
+
+
+@contextmanager
+def _recording(device: torch.device) -> Iterator[Recording]:
+    if device.type == "cuda":
+        with record_cuda_allocations(device) as cuda:
+            yield cuda
+    else:
+        with record_cpu_allocations() as cpu:
+            yield cpu
+
+
+@contextmanager
+def _unmeasured(name: Phase) -> Iterator[None]:
+    yield
+
+
+def _start_nvml(device: torch.device, found: _Found) -> NvmlSampler | None:
+    """A running sampler for a CUDA device; why there is none goes into the settings."""
+    if device.type != "cuda":
+        return None
+    sampler, reason = open_nvml(device)
+    if sampler is None:
+        found.settings["nvml"] = reason or "not available"
+        return None
+    sampler.start()
+    return sampler
+
+
+def _sample(sampler: NvmlSampler | None) -> None:
+    if sampler is not None:
+        sampler.sample()
+
+
+def _outcome(error: Exception, device: torch.device, found: _Found) -> tuple[Outcome, str]:
+    text = " ".join(str(error).split()) or type(error).__name__
+    ran_out = is_out_of_memory(error, device_kind(device.type))
+    if ran_out is None:
+        return Outcome.ERROR, _short(f"{type(error).__name__}: {text}")
+    limit = f" (within {found.limit.why})" if found.limit is not None else ""
+    # What torch puts before it is the place in its own source.
+    text = text.rpartition("err == 0. ")[2]
+    return Outcome(ran_out), _short(text) + limit
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"
+
+
+def _timing(order: WorkOrder, found: _Found, matmul: float | None) -> Timing | None:
+    """The record's times; None where not even the cold step ended."""
+    if found.cold is None:
+        return None
+    timed = found.timed
+    return Timing(
+        build_ms=found.build_ms,
+        cold=found.cold,
+        warm=() if timed is None else timed.steps,
+        n_warmup=0 if timed is None else timed.n_before,
+        tokens_per_second=(None if timed is None else order.case.tokens / timed.median_ms * 1e3),
+        flops=found.flops,
+        matmul_flops_per_second=matmul,
+    )

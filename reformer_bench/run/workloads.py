@@ -1,0 +1,192 @@
+"""Workloads: what one step of a case does, phase by phase, on real or fake tensors.
+
+B batch, L length, D model width. Nothing here reads a value back from the device, so the same
+step runs under FakeTensorMode.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from reformer_bench.model import ReformerLM, attention_layer
+from reformer_bench.peers.adapter import PeerModel
+from reformer_bench.peers.huggingface import load_checkpoint
+from reformer_bench.peers.reformer_pytorch_lm import ReformerPytorchLM
+from reformer_bench.peers.transformers_lm import TransformersLM
+from reformer_bench.spec.case import Case
+from reformer_bench.spec.record import Phase
+
+PhaseContext = Callable[[Phase], AbstractContextManager[object]]
+
+
+class Workload(Protocol):
+    """One step of a case, and the tensors by which its memory is told apart."""
+
+    settings: dict[str, str]
+
+    def step(self, phase: PhaseContext) -> None:
+        """Run one step; ``phase(name)`` is entered around each of its phases."""
+
+    def parameters(self) -> Iterable[Tensor]:
+        """What is learned."""
+
+    def gradients(self) -> Iterable[Tensor]:
+        """Gradients that parameters hold now."""
+
+    def optimizer_state(self) -> Iterable[Tensor]:
+        """What the optimizer holds now."""
+
+
+class _ModuleWorkload:
+    """What the three workloads share: a module, and who owns which tensor."""
+
+    def __init__(self, module: nn.Module, settings: dict[str, str]) -> None:
+        self.module = module
+        self.settings = settings
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def parameters(self) -> Iterable[Tensor]:
+        """What is learned."""
+        return list(self.module.parameters())
+
+    def gradients(self) -> Iterable[Tensor]:
+        """Gradients that parameters hold now."""
+        return [p.grad for p in self.module.parameters() if p.grad is not None]
+
+    def optimizer_state(self) -> Iterable[Tensor]:
+        """What the optimizer holds now."""
+        if self.optimizer is None:
+            return []
+        return [
+            value
+            for state in self.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+
+
+class TrainStep(_ModuleWorkload):
+    """Forward with the loss, backward, optimizer step."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        model = _language_model(case, device).train()
+        super().__init__(model, model.settings())
+        self._model = model
+        self._tokens_BL, self._targets_BL = _tokens(case, device)
+        self.optimizer = _optimizer(case, model)
+
+    def step(self, phase: PhaseContext) -> None:
+        """Forward, backward, optimizer; gradients are dropped at the end."""
+        with phase("forward"):
+            loss = self._model.loss(self._tokens_BL, self._targets_BL)
+        with phase("backward"):
+            loss.backward()
+            del loss
+        if self.optimizer is None:
+            self._model.zero_grad(set_to_none=True)
+            return
+        with phase("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+
+class Forward(_ModuleWorkload):
+    """The loss, without gradients."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        model = _language_model(case, device).eval()
+        super().__init__(model, model.settings())
+        self._model = model
+        self._tokens_BL, self._targets_BL = _tokens(case, device)
+
+    def step(self, phase: PhaseContext) -> None:
+        """Forward only."""
+        with phase("forward"), torch.no_grad():
+            self._model.loss(self._tokens_BL, self._targets_BL)
+
+
+class AttentionLayer(_ModuleWorkload):
+    """One attention sublayer, forward and backward, on random input of float32."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        layer = attention_layer(case.model).to(device).train()
+        super().__init__(layer, _settings(layer))
+        generator = torch.Generator().manual_seed(case.seed)
+        shape_BLD = (case.batch, case.length, case.model.d_model)
+        self._x_BLD = torch.randn(shape_BLD, generator=generator).to(device).requires_grad_()
+        self._dy_BLD = torch.randn(shape_BLD, generator=generator).to(device)
+
+    def step(self, phase: PhaseContext) -> None:
+        """Forward and backward; gradients are dropped at the end."""
+        with phase("forward"):
+            y_BLD = self.module(self._x_BLD)
+        with phase("backward"):
+            y_BLD.backward(self._dy_BLD)
+            del y_BLD
+        self._x_BLD.grad = None
+        self.module.zero_grad(set_to_none=True)
+
+
+def build_workload(case: Case, device: torch.device) -> Workload:
+    """The workload of a case, its module and data on the device.
+
+    Raises ValueError for an implementation or a workload that does not exist.
+    """
+    if case.implementation != "native" and case.workload == "attention":
+        raise ValueError(
+            f"workload = 'attention' needs implementation = 'native', not {case.implementation!r}"
+        )
+    torch.manual_seed(case.seed)
+    kinds: dict[str, Callable[[Case, torch.device], Workload]] = {
+        "train_step": TrainStep,
+        "forward": Forward,
+        "attention": AttentionLayer,
+    }
+    return kinds[case.workload](case, device)
+
+
+def _language_model(case: Case, device: torch.device) -> ReformerLM | PeerModel:
+    """The case's model, by whose code it is."""
+    match case.implementation:
+        case "native":
+            return _native_model(case).place(device)
+        case "reformer-pytorch":
+            return ReformerPytorchLM(case.model, case.length).to(device)
+        case "transformers":
+            return TransformersLM(case.model, case.length).to(device)
+
+
+def _native_model(case: Case) -> ReformerLM:
+    if case.checkpoint is None:
+        return ReformerLM(case.model)
+    return load_checkpoint(Path(case.checkpoint), case.model)
+
+
+def _tokens(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Seeded random tokens and, one place on, their targets: [B, L] int64 each."""
+    generator = torch.Generator().manual_seed(case.seed)
+    shape = (case.batch, case.length + 1)
+    tokens = torch.randint(case.model.vocab_size, shape, generator=generator)
+    return tokens[:, :-1].contiguous().to(device), tokens[:, 1:].contiguous().to(device)
+
+
+def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer | None:
+    makers: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None] = {
+        "adam": functools.partial(torch.optim.Adam, lr=1e-4),
+        "adafactor": torch.optim.Adafactor,
+        "none": None,
+    }
+    maker = makers[case.optimizer]
+    return None if maker is None else maker(model.parameters())
+
+
+def _settings(layer: nn.Module) -> dict[str, str]:
+    settings = getattr(layer, "settings", None)
+    return settings() if callable(settings) else {}

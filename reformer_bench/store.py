@@ -1,0 +1,193 @@
+"""The only reader and writer of result files: a run folder with run.json and records.jsonl."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record
+from reformer_bench.spec.suite import Suite
+
+RECORDS = "records.jsonl"
+RUN_INFO = "run.json"
+
+
+class RunInfo(BaseModel):
+    """What a run was asked to do, and where: the content of run.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    schema_version: int = SCHEMA_VERSION
+    suite: Suite
+    """As resolved: with everything the command line changed."""
+    device: str
+    memory_budget_bytes: int | None = None
+    command: tuple[str, ...] = ()
+    started_at: str
+    """ISO 8601, UTC."""
+    environment: Environment
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as read back."""
+
+    path: Path
+    """The folder, or the records file it was read from."""
+    records: list[Record]
+    info: RunInfo | None = None
+    """None where only a records file was given, or a folder without run.json."""
+    notes: tuple[str, ...] = field(default=())
+    """What the reader had to pass over, a line each."""
+
+
+def run_folder_name(suite: str, device: str, at: datetime | None = None) -> str:
+    """``<suite>-<UTC time>-<device>``, safe as a file name everywhere."""
+    moment = (at or datetime.now(UTC)).astimezone(UTC)
+    return f"{suite}-{moment:%Y%m%dT%H%M%SZ}-{device.replace(':', '')}"
+
+
+def load_run(path: Path | str) -> Run:
+    """A run from its folder or from a records file.
+
+    A last line that is cut short (the writer was killed) is passed over and noted. Raises
+    InputError naming file and line where a line is corrupt or of a newer schema.
+    """
+    path = Path(path)
+    if path.is_dir():
+        file = path / RECORDS
+        if not file.is_file():
+            raise InputError(f"{path}: holds no {RECORDS}, so it is not a run folder")
+        info = load_info(path) if (path / RUN_INFO).is_file() else None
+    elif path.is_file():
+        file, info = path, None
+    else:
+        raise InputError(f"{path}: there is no such run (give its folder or its {RECORDS})")
+    records, notes = _read_records(file)
+    return Run(path=path, records=records, info=info, notes=notes)
+
+
+def load_info(folder: Path) -> RunInfo:
+    """What run.json of a folder says. Raises InputError where it can't be understood."""
+    file = folder / RUN_INFO
+    data = _parse(file.read_text(encoding="utf-8"), str(file))
+    return validated(RunInfo, data, where=str(file))
+
+
+def _read_records(file: Path) -> tuple[list[Record], tuple[str, ...]]:
+    records: list[Record] = []
+    notes: list[str] = []
+    lines = file.read_bytes().split(b"\n")
+    torn = lines.pop()  # What follows the last newline: nothing, unless the writer was killed.
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            records.append(_record(line, f"{file}:{number}"))
+    if torn.strip():
+        where = f"{file}:{len(lines) + 1}"
+        try:
+            records.append(_record(torn, where))
+        except InputError:
+            notes.append(f"{where}: the last line is cut short and was passed over")
+    return records, tuple(notes)
+
+
+def _record(line: bytes, where: str) -> Record:
+    return validated(Record, _parse(line.decode("utf-8", errors="replace"), where), where=where)
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: is not JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a JSON object, got {type(data).__name__}")
+    version = data.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f"{where}: schema version {version} is newer than the {SCHEMA_VERSION} this "
+            "reformer-bench reads: upgrade it"
+        )
+    return data
+
+
+class RunWriter:
+    """Appends records to a run folder; each is on disk when ``append`` returns."""
+
+    def __init__(self, folder: Path, info: RunInfo) -> None:
+        """Open a folder for a run, new or to be continued, and keep other writers out.
+
+        Raises InputError where the folder can't be written or another process writes to it.
+        """
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / RECORDS).open("a+b")
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise InputError(f"{folder}: another run is writing there") from None
+        _mend_tail(self._file)
+        if not (folder / RUN_INFO).is_file():
+            data = info.model_dump(mode="json")
+            # A table of a suite must keep which of its fields were set.
+            data["suite"] = info.suite.model_dump(mode="json", exclude_unset=True)
+            _write_whole(folder / RUN_INFO, json.dumps(data, indent=2, ensure_ascii=False))
+
+    def append(self, record: Record) -> None:
+        """Write one record, flushed and synced."""
+        self._file.write(record.model_dump_json().encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let other writers in."""
+        self._file.close()
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _mend_tail(file: Any) -> None:
+    """Cut off a torn last line, so that the next record starts a line of its own."""
+    file.seek(0)
+    text = file.read()
+    tail = text.rpartition(b"\n")[2]
+    if not tail:
+        return
+    try:
+        _record(tail, "")
+    except InputError:
+        file.truncate(len(text) - len(tail))
+    else:
+        file.write(b"\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    partial = path.with_suffix(path.suffix + ".part")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

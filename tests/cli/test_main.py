@@ -1,0 +1,84 @@
+"""The command group: lazy commands, one-line errors, exit codes."""
+
+import pytest
+
+from reformer_bench import __version__
+from reformer_bench.cli import main as cli_main
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        cli_main.main(list(arguments))
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out, captured.err
+
+
+def test_the_version(capsys):
+    assert run(capsys, "--version") == (0, f"reformer-bench, version {__version__}\n", "")
+
+
+def test_help_lists_every_command_in_its_order(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    names = [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line.strip()]
+    assert names == list(cli_main.COMMANDS)
+
+
+@pytest.mark.parametrize("name", list(cli_main.COMMANDS))
+def test_every_command_has_help(capsys, name):
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert f"Usage: reformer-bench {name}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["rn"], "there is no command 'rn', did you mean 'run'?"),
+        (["run"], "Missing option '--suite'"),
+        (["run", "--suite", "smok"], "no suite 'smok', did you mean 'smoke'?"),
+        (["run", "--suite", "smoke", "--device", "gpu"], "--device: 'gpu' is not one of auto, cpu"),
+        (["run", "--suite", "smoke", "--set", "model.n_hashes=x"], "--set: model.n_hashes = 'x'"),
+        (["run", "--suite", "smoke", "--seq-len", "x"], "--seq-len: 'x' is not a sequence length"),
+        (["run", "--suite", "smoke", "--variants", "reformr"], "did you mean 'reformer'?"),
+        (["run", "--suite", "smoke", "--memory-budget", "1XB"], "--memory-budget: '1XB' is not"),
+        (["run", "--suite", "smoke", "--memory-budget", "0"], "'0' is 0 B, less than any case"),
+        (["run", "--suite", "smoke", "--case-timeout", "0"], "--case-timeout: case_timeout_s = 0"),
+        (["run", "--suite", "smoke", "--set", "model.n_heads=3"], "variant transformer: n_heads"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(capsys, arguments, line):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert line in err
+    assert err.count("\n") == 1
+
+
+def test_an_interrupt_is_exit_code_130(capsys, monkeypatch):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", interrupted)
+    code, out, err = run(capsys, "suites")
+    assert (code, out.strip(), err.strip()) == (130, "", "")
+
+
+def test_suites_are_listed_with_claim_and_time(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run(capsys, "suites")
+    assert code == 0
+    for words in ("smoke", "seq-scaling", "Table 3", "6 min"):
+        assert words in out
+
+
+def test_a_dry_run_lists_the_cases_and_leaves_no_folder(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(
+        capsys, "run", "--suite", "smoke", "--device", "cuda:1", "--dry-run", "--seq-len", "2K"
+    )
+    assert code == 0
+    assert out.count("train_step") == out.count("forward") == 6
+    assert "12 cases on cuda:1; nothing was run" in out
+    assert list(tmp_path.iterdir()) == []

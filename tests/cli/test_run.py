@@ -1,0 +1,191 @@
+"""``run``, from the command line to the files, in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reformer_bench.cli.main import main
+from reformer_bench.run.executors.local import LocalExecutor
+from reformer_bench.run.order import Description
+from reformer_bench.spec.record import Environment, Outcome
+from reformer_bench.store import RECORDS, RUN_INFO, load_run
+from tests.run.builders import environment, record
+
+ROOT = Path(__file__).parent.parent.parent
+SUITE = """
+name = "tiny"
+description = "for tests"
+lengths = [32, 64]
+
+[model]
+d_model = 16
+d_ff = 32
+n_heads = 2
+n_layers = 1
+max_length = 1048576
+
+[variants.transformer]
+preset = "transformer"
+
+[device.cpu]
+max_samples = 2
+sample_time_s = 0.01
+"""
+
+
+@pytest.fixture
+def suite(tmp_path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(SUITE)
+    return path
+
+
+def command(*arguments: object) -> tuple[list[str], dict[str, str]]:
+    words = [sys.executable, "-m", "reformer_bench", *map(str, arguments)]
+    return words, {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    words, env = command(*arguments)
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_a_run_leaves_records_plots_and_a_table_and_is_continued(suite, tmp_path):
+    asked = ("run", "--suite", suite, "--device", "cpu")
+    first = run(tmp_path, *asked, "--seq-len", "32")
+    assert first.returncode == 0, first.stderr
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name.startswith("tiny-")
+    assert folder.name.endswith("Z-cpu")
+    names = {path.name for path in folder.iterdir()}
+    assert {RECORDS, RUN_INFO, "train_step-memory.png", "train_step-memory.svg"} <= names
+    assert "[1/1] transformer" in first.stdout
+    assert "\x1b" not in first.stdout
+    for name in names - {RUN_INFO}:
+        assert str(Path("results") / folder.name / name) in first.stdout
+    assert json.loads((folder / RUN_INFO).read_text())["suite"]["lengths"] == [32]
+
+    second = run(tmp_path, *asked, "--seq-len", "32,64", "--out", folder)
+    assert second.returncode == 0, second.stderr
+    assert "1 of them have a record there already and are not repeated" in second.stdout
+    assert [r.case.length for r in load_run(folder).records] == [32, 64]
+
+
+def test_ctrl_c_keeps_what_has_ended_and_leaves_no_process(suite, tmp_path):
+    out = tmp_path / "out"
+    # A million tokens take minutes: the second case is interrupted while it runs.
+    words, env = command(
+        "run", "--suite", suite, "--device", "cpu", "--out", out, "--seq-len", "32,1M",
+        "--set", "variants.transformer.preset=reformer", "--case-timeout", "1000000",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("[1/2]") for line in process.stdout)
+    caller = psutil.Process(process.pid)
+    while len(helpers := caller.children(recursive=True)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.startswith(f"Interrupted: 1 of 2 cases are kept in {out}")
+    assert errors.count("\n") == 1
+    assert len(load_run(out).records) == 1
+    _, alive = psutil.wait_procs(helpers, timeout=10)
+    assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)
+
+
+class Failing:
+    """An executor all of whose cases run out of memory."""
+
+    def describe(self, device: str) -> Description:
+        return Description("cpu", environment())
+
+    def run(self, orders):
+        for order in orders:
+            yield record(order.case, Outcome.HOST_OOM, message="no memory")
+
+    def close(self) -> None:
+        pass
+
+
+def run_failing(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
+    monkeypatch.setattr("reformer_bench.cli.run_options.make_executor", lambda asked: Failing())
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out, captured.err
+
+
+def test_nothing_measured_is_exit_code_4_and_its_records_are_kept(
+    suite, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    code, text, errors = run_failing(capsys, monkeypatch, "--suite", suite, "--out", out, "-q")
+    assert code == 4
+    assert text == ""
+    assert errors == "Error: nothing was measured: no case ended with outcome ok\n"
+    assert [r.outcome for r in load_run(out).records] == [Outcome.HOST_OOM, Outcome.SKIPPED]
+
+
+def test_the_table_shows_where_a_variant_stopped(suite, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    _, text, _ = run_failing(capsys, monkeypatch, "--suite", suite, "--out", out)
+    assert "[1/2] transformer        32  train_step  host-oom: no memory" in text
+    assert "[2/2] transformer        64  train_step  skipped: not tried" in text
+
+
+def test_another_run_in_the_folder_is_refused(suite, tmp_path, capsys, monkeypatch):
+    asked = ("--suite", suite, "--out", tmp_path / "out")
+    run_failing(capsys, monkeypatch, *asked)
+    code, _, errors = run_failing(capsys, monkeypatch, *asked, "--set", "seed=1")
+    assert code == 2
+    assert errors.startswith(f"Error: --out {tmp_path / 'out'}: transformer at 32 tokens was")
+    assert errors.count("\n") == 1
+
+
+def test_a_folder_of_something_else_is_refused(suite, tmp_path, capsys, monkeypatch):
+    (tmp_path / "notes.txt").write_text("x")
+    code, _, errors = run_failing(capsys, monkeypatch, "--suite", suite, "--out", tmp_path)
+    assert code == 2
+    assert "is not empty and holds no run" in errors
+
+
+def test_a_budget_beyond_the_device_is_refused(suite, tmp_path, capsys, monkeypatch):
+    card = environment(device_kind="cuda", device_name="a GPU", device_memory_bytes=2**34)
+    monkeypatch.setattr(Failing, "describe", lambda self, device: Description("cuda", card))
+    monkeypatch.chdir(tmp_path)
+    asked = ("--suite", suite, "--memory-budget", "17GiB")
+    code, _, errors = run_failing(capsys, monkeypatch, *asked)
+    assert code == 2
+    assert errors == "Error: --memory-budget: 17 GiB is more than the 16 GiB of a GPU\n"
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_env_is_a_table_or_json(form, capsys, monkeypatch):
+    found = Description("cpu", environment())
+    monkeypatch.setattr(LocalExecutor, "describe", lambda self, device: found)
+    with pytest.raises(SystemExit) as caught:
+        main(["env", "--format", form])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    if form == "json":
+        assert Environment.model_validate(json.loads(text)) == environment()
+    else:
+        assert "host memory" in text
+        assert "16 GiB" in text

@@ -1,0 +1,73 @@
+"""Resume rules: one folder, one run."""
+
+from pathlib import Path
+
+import pytest
+
+from reformer_bench.run.expand import expand
+from reformer_bench.run.resume import check_continues
+from reformer_bench.spec.errors import InputError
+from reformer_bench.store import Run, RunInfo
+from tests.run.builders import environment, record, suite
+
+
+def info(**changes) -> RunInfo:
+    fields = {"suite": suite(), "device": "cpu", "started_at": "t", "environment": environment()}
+    return RunInfo(**{**fields, **changes})
+
+
+def run_of(made: RunInfo) -> Run:
+    records = [record(case) for case in expand(made.suite, "cpu")]
+    return Run(path=Path("out"), records=records, info=made)
+
+
+def test_the_same_suite_in_the_same_environment_continues():
+    check_continues(run_of(info()), info(started_at="later"), expand(suite(), "cpu"))
+
+
+def test_other_lengths_limits_and_fewer_variants_continue():
+    longer = suite(
+        lengths=[64, 128],
+        variants={"reformer": {"preset": "reformer"}},
+        device={"cpu": {"case_timeout_s": 5}},
+    )
+    check_continues(run_of(info()), info(suite=longer), expand(longer, "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"suite": suite(name="other")}, "holds a run of suite 'tiny', not 'other'"),
+        ({"memory_budget_bytes": 2**30}, "memory budget of none, not 1 GiB"),
+        (
+            {"environment": environment(torch_version="2.14.0")},
+            "another environment (torch_version: '2.13.0' then, '2.14.0' now)",
+        ),
+        ({"environment": environment(hostname_hash="f00")}, "hostname_hash: 'c0ffee' then"),
+    ],
+    ids=["suite", "budget", "torch", "host"],
+)
+def test_what_differs_is_refused_in_one_line(changes, words):
+    wanted = info(**changes)
+    with pytest.raises(InputError) as caught:
+        check_continues(run_of(info()), wanted, expand(wanted.suite, "cpu"))
+    text = str(caught.value)
+    assert text.startswith("--out out: ")
+    assert words in text
+    assert "\n" not in text
+
+
+def test_hosts_of_a_cluster_may_differ():
+    wanted = info(environment=environment(hostname_hash="f00"))
+    check_continues(run_of(info()), wanted, expand(suite(), "cpu"), same_host=False)
+
+
+def test_another_model_under_the_same_name_is_refused():
+    changed = suite(model={**suite().model.model_dump(exclude_unset=True), "n_hashes": 8})
+    with pytest.raises(InputError, match=r"measured with model\.n_hashes = 4, not 8"):
+        check_continues(run_of(info()), info(suite=changed), expand(changed, "cpu"))
+
+
+def test_records_without_their_run_file_are_refused():
+    with pytest.raises(InputError, match=r"has records but no run\.json"):
+        check_continues(Run(Path("out"), [record()]), info(), [])

@@ -1,0 +1,172 @@
+"""The session: what is started, in which order, and what is on disk when a case has ended."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from reformer_bench.run.order import Description, WorkOrder
+from reformer_bench.run.session import Progress, Session
+from reformer_bench.spec.case import Case
+from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.suite import DeviceTable
+from reformer_bench.store import RunInfo, RunWriter, load_run
+from tests.run.builders import case, environment, record, suite
+
+
+class Played:
+    """An executor that makes up records and keeps the orders it got."""
+
+    def __init__(self, play: Callable[[Case], Record]) -> None:
+        self.play = play
+        self.orders: list[WorkOrder] = []
+
+    def describe(self, device: str) -> Description:
+        raise NotImplementedError
+
+    def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
+        for order in orders:
+            self.orders.append(order)
+            yield self.play(order.case)
+
+    def close(self) -> None:
+        pass
+
+    @property
+    def started(self) -> list[tuple[str, int]]:
+        return [(order.case.variant, order.case.length) for order in self.orders]
+
+
+@pytest.fixture
+def writer(tmp_path) -> Iterator[RunWriter]:
+    info = RunInfo(suite=suite(), device="cpu", started_at="now", environment=environment())
+    with RunWriter(tmp_path, info) as made:
+        yield made
+
+
+def session(executor: Played, writer: RunWriter, cases: list[Case], **options: Any) -> Session:
+    limits = options.pop("limits", DeviceTable(case_timeout_s=60, total_time_s=300))
+    return Session(executor, writer, cases, limits, environment(), **options)
+
+
+def cases(*lengths: int) -> list[Case]:
+    return [case(v, length=n) for n in lengths for v in ("reformer", "transformer")]
+
+
+def test_every_case_gets_a_record_on_disk_as_it_ends(writer):
+    on_disk = []
+
+    def play(of: Case) -> Record:
+        on_disk.append(len(load_run(writer.folder).records))
+        return record(of)
+
+    executor = Played(play)
+    records = session(executor, writer, cases(32, 64)).run()
+    assert on_disk == [0, 1, 2, 3]
+    assert load_run(writer.folder).records == records
+    assert [r.case for r in records] == cases(32, 64)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.HOST_OOM, Outcome.DEVICE_OOM, Outcome.TIMEOUT])
+def test_a_variant_that_ran_out_is_not_tried_at_longer_lengths(writer, outcome):
+    def play(of: Case) -> Record:
+        out = of.variant == "transformer" and of.length >= 64
+        return record(of, outcome if out else Outcome.OK)
+
+    executor = Played(play)
+    records = session(executor, writer, cases(32, 64, 128, 256)).run()
+    assert ("transformer", 64) in executor.started
+    assert {n for v, n in executor.started if v == "transformer"} == {32, 64}
+    assert {n for v, n in executor.started if v == "reformer"} == {32, 64, 128, 256}
+    skipped = [r for r in records if r.outcome is Outcome.SKIPPED]
+    stop = next(r for r in records if r.outcome is outcome)
+    assert [r.case.length for r in skipped] == [128, 256]
+    assert all(stop.case_id in (r.message or "") for r in skipped)
+
+
+def test_an_error_does_not_stop_a_series(writer):
+    executor = Played(lambda of: record(of, Outcome.ERROR, message="no"))
+    session(executor, writer, cases(32, 64)).run()
+    assert len(executor.started) == 4
+
+
+def test_a_case_predicted_beyond_its_timeout_is_not_started(writer):
+    executor = Played(lambda of: record(of, step_ms=of.length * 100.0))
+    records = session(executor, writer, cases(32, 64, 512)).run()
+    assert {n for _, n in executor.started} == {32, 64}
+    for one in records[-2:]:
+        assert one.outcome is Outcome.TIMEOUT
+        assert one.message is not None
+        assert one.message.startswith("not started: predicted to take")
+        assert "more than the case timeout of 60 s" in one.message
+
+
+def test_nothing_is_started_once_the_runs_time_is_used_up(writer, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("reformer_bench.run.session.time.monotonic", lambda: now[0])
+
+    def play(of: Case) -> Record:
+        now[0] += 40.0
+        return record(of)
+
+    executor = Played(play)
+    limits = DeviceTable(case_timeout_s=60, total_time_s=100)
+    records = session(executor, writer, cases(32, 64), limits=limits).run()
+    assert len(executor.orders) == 3
+    assert [order.timeout_s for order in executor.orders] == [60, 60, 20]
+    assert executor.orders[-1].timeout_reason == "the run's 100 s were used up"
+    assert records[-1].message == "not started: the run's 100 s are used up"
+
+
+def test_cases_with_a_record_are_not_repeated_and_their_outcomes_count(writer):
+    earlier = [
+        record(case("reformer", length=32)),
+        record(case("transformer", length=32), Outcome.HOST_OOM),
+    ]
+    executor = Played(record)
+    records = session(executor, writer, cases(32, 64), earlier=earlier).run()
+    assert executor.started == [("reformer", 64)]
+    assert records[:2] == earlier
+    assert records[3].outcome is Outcome.SKIPPED
+
+
+def test_what_has_ended_is_kept_when_the_run_is_interrupted(writer):
+    def play(of: Case) -> Record:
+        if of.length == 64:
+            raise KeyboardInterrupt
+        return record(of)
+
+    with pytest.raises(KeyboardInterrupt):
+        session(Played(play), writer, cases(32, 64)).run()
+    assert [r.case for r in load_run(writer.folder).records] == cases(32)
+
+
+def test_progress_counts_and_forecasts(writer):
+    told: list[Progress] = []
+    executor = Played(lambda of: record(of, step_ms=float(of.length)))
+    session(executor, writer, cases(32, 64), notify=told.append).run()
+    assert [(p.done, p.record is None) for p in told] == [
+        (0, True),
+        (1, False),
+        (1, True),
+        (2, False),
+        (2, True),
+        (3, False),
+        (3, True),
+        (4, False),
+    ]
+    assert all(p.total == 4 for p in told)
+    assert told[0].left_s is None
+    assert told[3].left_s is not None
+    assert told[3].left_s > 0
+    assert told[-1].left_s == 0
+
+
+def test_orders_carry_limits_and_budget(writer):
+    executor = Played(record)
+    limits = DeviceTable(case_timeout_s=9, min_samples=2, max_samples=3, sample_time_s=0.5)
+    session(executor, writer, cases(32), limits=limits, memory_budget_bytes=77).run()
+    order = executor.orders[0]
+    assert (order.timeout_s, order.timeout_reason) == (9, "the case timeout")
+    assert (order.min_samples, order.max_samples, order.sample_time_s) == (2, 3, 0.5)
+    assert order.memory_budget_bytes == 77

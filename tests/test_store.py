@@ -1,0 +1,136 @@
+"""The store: what is written is read back, and what is damaged is named."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.record import Outcome
+from reformer_bench.store import RECORDS, RUN_INFO, RunInfo, RunWriter, load_run, run_folder_name
+from tests.run.builders import case, environment, record, suite
+
+
+def info(**changes: object) -> RunInfo:
+    fields = {
+        "suite": suite(),
+        "device": "cpu",
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "environment": environment(),
+    }
+    return RunInfo.model_validate({**fields, **changes})
+
+
+def write(folder: Path, *lengths: int) -> Path:
+    with RunWriter(folder, info()) as writer:
+        for length in lengths:
+            writer.append(record(case(length=length)))
+    return folder / RECORDS
+
+
+def lengths(path: Path) -> list[int]:
+    return [record.case.length for record in load_run(path).records]
+
+
+def test_records_and_info_come_back_equal(tmp_path):
+    written = [record(case(length=64)), record(case(length=128), Outcome.HOST_OOM, message="no")]
+    with RunWriter(tmp_path, info(memory_budget_bytes=5)) as writer:
+        for one in written:
+            writer.append(one)
+    run = load_run(tmp_path)
+    assert run.records == written
+    assert run.info == info(memory_budget_bytes=5)
+    assert run.info.suite.model_dump(exclude_unset=True) == suite().model_dump(exclude_unset=True)
+    assert run.notes == ()
+
+
+def test_a_record_is_on_disk_before_the_next_one(tmp_path):
+    with RunWriter(tmp_path, info()) as writer:
+        for n, length in enumerate((32, 64, 128), start=1):
+            writer.append(record(case(length=length)))
+            assert len(load_run(tmp_path).records) == n
+
+
+def test_the_records_file_alone_is_a_run(tmp_path):
+    file = write(tmp_path, 64)
+    run = load_run(file)
+    assert [r.case.length for r in run.records] == [64]
+    assert run.info is None
+
+
+@pytest.mark.parametrize("n_bytes", [1, 40, 400])
+def test_a_torn_last_line_is_passed_over_and_noted(tmp_path, n_bytes):
+    file = write(tmp_path, 32, 64)
+    whole = record(case(length=128)).model_dump_json().encode()
+    with file.open("ab") as out:
+        out.write(whole[:n_bytes])
+    run = load_run(tmp_path)
+    assert lengths(file) == [32, 64]
+    assert run.notes == (f"{file}:3: the last line is cut short and was passed over",)
+
+
+def test_writing_goes_on_after_a_torn_line_without_it(tmp_path):
+    file = write(tmp_path, 32)
+    with file.open("ab") as out:
+        out.write(b'{"case_id": "torn')
+    write(tmp_path, 64)
+    assert lengths(file) == [32, 64]
+    assert load_run(tmp_path).notes == ()
+
+
+def test_a_last_record_that_only_lacks_its_newline_is_kept(tmp_path):
+    file = write(tmp_path, 32, 64)
+    file.write_bytes(file.read_bytes().rstrip(b"\n"))
+    assert lengths(file) == [32, 64]
+    write(tmp_path, 128)
+    assert lengths(file) == [32, 64, 128]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{oops", "is not JSON"),
+        ("[1]", "expected a JSON object, got list"),
+        ('{"schema_version": 1}', "'case_id' is missing"),
+        ('{"schema_version": 2}', "schema version 2 is newer than the 1 this"),
+    ],
+    ids=["json", "list", "missing", "newer"],
+)
+def test_a_corrupt_line_is_named_by_file_and_number(tmp_path, line, words):
+    file = write(tmp_path, 32, 64)
+    first, second = file.read_text().splitlines()
+    file.write_text(f"{first}\n{line}\n{second}\n")
+    with pytest.raises(InputError) as caught:
+        load_run(tmp_path)
+    assert str(caught.value).startswith(f"{file}:2: {words}"), str(caught.value)
+
+
+def test_a_newer_run_file_is_refused(tmp_path):
+    write(tmp_path, 32)
+    path = tmp_path / RUN_INFO
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 9}))
+    with pytest.raises(InputError, match=r"run\.json: schema version 9 is newer"):
+        load_run(tmp_path)
+
+
+def test_two_writers_are_kept_apart(tmp_path):
+    with RunWriter(tmp_path, info()), pytest.raises(InputError, match="another run is writing"):
+        RunWriter(tmp_path, info())
+    write(tmp_path, 32)
+
+
+def test_places_that_are_no_run_say_so(tmp_path):
+    with pytest.raises(InputError, match="there is no such run"):
+        load_run(tmp_path / "none")
+    with pytest.raises(InputError, match=r"holds no records\.jsonl"):
+        load_run(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        RunWriter(tmp_path / "file" / "run", info())
+
+
+def test_the_folder_has_suite_utc_time_and_device():
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
+    assert run_folder_name("smoke", "cuda:1", at) == "smoke-20260102T010405Z-cuda1"
+    assert run_folder_name("smoke", "cpu", at.astimezone(UTC)) == "smoke-20260102T010405Z-cpu"
