@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
     from reformer_bench.report.export import Table
     from reformer_bench.spec.record import Record
+    from reformer_bench.store import Run
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--details", is_flag=True, help="Everything measured, case by case.")
 @click.option("--breakdown", is_flag=True, help="What the bytes at each peak are.")
+@click.option(
+    "--relative-to",
+    metavar="VARIANT",
+    help="Figures also as multiples of this variant's (default: what the suite names).",
+)
 @click.option(
     "--format",
     "output_format",
@@ -26,7 +32,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="How to print it; CSV and JSON hold bytes and milliseconds.",
 )
-def show(run: Path, details: bool, breakdown: bool, output_format: str) -> None:
+def show(
+    run: Path, details: bool, breakdown: bool, relative_to: str | None, output_format: str
+) -> None:
     """Show the tables of RUN, a run's folder or its records file.
 
     Without options: peak memory and throughput by variant and length, and where each variant
@@ -42,31 +50,48 @@ def show(run: Path, details: bool, breakdown: bool, output_format: str) -> None:
         raise InputError(f"{run}: the run has no records yet")
     for note in loaded.notes:
         click.echo(note, err=True)
+    baseline = _baseline(loaded, relative_to)
     table: Table = "details" if details else "breakdown" if breakdown else "summary"
     if output_format == "table":
         from reformer_bench.cli.console import make_console
 
-        make_console().print(_renderable(loaded.records, table))
+        make_console().print(_renderable(loaded.records, table, baseline))
     else:
-        click.echo(_text(loaded.records, table, output_format), nl=False)
+        click.echo(_text(loaded.records, table, output_format, baseline), nl=False)
 
 
-def _renderable(records: list[Record], table: Table) -> RenderableType:
+def _baseline(run: Run, asked: str | None) -> str | None:
+    """The variant that figures are given as multiples of; None: none."""
+    from reformer_bench.spec.errors import InputError
+
+    if asked is None:
+        return None if run.info is None else run.info.suite.baseline_variant
+    variants = dict.fromkeys(record.case.variant for record in run.records)
+    if asked not in variants:
+        raise InputError(
+            f"--relative-to: the run has no variant {asked!r} (allowed: {', '.join(variants)})"
+        )
+    return asked
+
+
+def _renderable(records: list[Record], table: Table, baseline: str | None) -> RenderableType:
     from reformer_bench.report import tables
 
+    if table == "summary":
+        return tables.summary_table(records, baseline)
     make = {
-        "summary": tables.summary_table,
         "details": tables.detail_table,
         "breakdown": tables.breakdown_table,
     }
     return make[table](records)
 
 
-def _text(records: list[Record], table: Table, output_format: str) -> str:
+def _text(records: list[Record], table: Table, output_format: str, baseline: str | None) -> str:
     from reformer_bench.report import export
 
+    if output_format == "markdown":
+        return export.export_markdown(records, table, baseline)
     make = {
-        "markdown": export.export_markdown,
         "csv": export.export_csv,
         "json": export.export_json,
     }

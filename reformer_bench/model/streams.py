@@ -107,7 +107,8 @@ class FixedStream:
         if a_PK.dtype != self._float:
             self.add_(rows, a_PK @ b_KM, sign)
             return
-        units = torch.mm(a_PK, b_KM).mul_(self.norm_scale).round_()
+        # A power of two: scaling the small factor gives the same bits as scaling the product.
+        units = torch.mm(a_PK, b_KM * self.norm_scale).round_()
         self.tensor[rows].add_(units.to(self._int), alpha=sign)
 
     def largest(self) -> Tensor:

@@ -12,6 +12,7 @@ from reformer_bench.analysis.frames import BREAKDOWN, breakdown_frame, case_fram
 from reformer_bench.analysis.groups import group_records
 from reformer_bench.report.details import case_facts
 from reformer_bench.report.grid import Cell, Grid, memory_grid, throughput_grid
+from reformer_bench.report.ratios import ratio_grids
 from reformer_bench.report.tables import group_notes, heading
 from reformer_bench.report.words import outcome_words, percent
 from reformer_bench.spec.record import Record
@@ -50,7 +51,7 @@ def export_json(records: Iterable[Record], table: Table) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
-def export_markdown(records: Iterable[Record], table: Table) -> str:
+def export_markdown(records: Iterable[Record], table: Table, baseline: str | None = None) -> str:
     """Markdown tables, with the notes as lines below them."""
     records = list(records)
     if table == "details":
@@ -60,7 +61,8 @@ def export_markdown(records: Iterable[Record], table: Table) -> str:
     parts = []
     for group in group_records(records):
         parts.append(f"**{heading(group)}**")
-        parts += [_markdown_grid(grid) for grid in (memory_grid(group), throughput_grid(group))]
+        grids = [memory_grid(group), throughput_grid(group), *ratio_grids(group, baseline)]
+        parts += map(_markdown_grid, grids)
         parts += group_notes(group)
     return "\n\n".join(parts) + "\n"
 

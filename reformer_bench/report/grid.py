@@ -41,15 +41,16 @@ class Grid:
 
 def memory_grid(group: Group) -> Grid:
     """Peaks of the allocator; the smallest of a row is best."""
-    return _grid(group, "peak memory", _peak, format_bytes, min)
+    return make_grid(group, "peak memory", peak, format_bytes, min)
 
 
 def throughput_grid(group: Group) -> Grid:
     """Thousands of tokens per second; the largest of a row is best."""
-    return _grid(group, "throughput, 1,000 tokens per second", _rate, rate_figure, max)
+    return make_grid(group, "throughput, 1,000 tokens per second", _rate, rate_figure, max)
 
 
-def _peak(record: Record) -> float | None:
+def peak(record: Record) -> float | None:
+    """The allocator's peak in bytes; None unless the case ended well."""
     return record.memory.peak_bytes if record.outcome is Outcome.OK else None
 
 
@@ -58,13 +59,17 @@ def _rate(record: Record) -> float | None:
     return rate if record.outcome is Outcome.OK else None
 
 
-def _grid(
+def make_grid(
     group: Group,
     quantity: str,
     value_of: Callable[[Record], float | None],
     show: Callable[[float], str],
     best_of: Callable[[list[float]], float],
 ) -> Grid:
+    """One figure of every cell; a case without it says why in words.
+
+    ``value_of`` finds the figure, ``show`` writes it, ``best_of`` picks a row's best.
+    """
     corner = "length" if group.batch is not None else "length × batch"
     rows = []
     for length in group.lengths:
@@ -76,7 +81,7 @@ def _grid(
         cells = []
         for record, value in zip(records, values, strict=True):
             if value is None:
-                cells.append(_words_cell(record, with_prediction=value_of is _peak))
+                cells.append(_words_cell(record, with_prediction=value_of is peak))
             else:
                 text = show(value)
                 cells.append(Cell((text,), is_figure=True, is_best=text == best))

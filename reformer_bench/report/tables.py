@@ -25,6 +25,7 @@ from reformer_bench.report.notes import (
     throughput_note,
     versions_words,
 )
+from reformer_bench.report.ratios import mismatch_notes, ratio_grids
 from reformer_bench.report.words import WORKLOADS, setting_words, split_name
 from reformer_bench.spec.record import Record
 from reformer_bench.spec.units import format_bytes, format_tokens
@@ -32,15 +33,17 @@ from reformer_bench.spec.units import format_bytes, format_tokens
 _NAME_WIDTH = 12
 
 
-def summary_table(records: Iterable[Record]) -> RenderableType:
+def summary_table(records: Iterable[Record], baseline: str | None = None) -> RenderableType:
     """Peak memory and throughput, lengths down and variants across, for each group of records.
 
     The best figure of a row is bold; a case that did not finish says why. Variants that don't fit
-    the terminal side by side go into a further block below.
+    the terminal side by side go into a further block below. With a baseline variant, both figures
+    also as multiples of its own.
     """
     parts: list[RenderableType] = []
     for group in group_records(records):
-        parts += [_title(group), *map(_GridTable, (memory_grid(group), throughput_grid(group)))]
+        grids = [memory_grid(group), throughput_grid(group), *ratio_grids(group, baseline)]
+        parts += [_title(group), *map(_GridTable, grids)]
         parts += [Text(line, style="dim") for line in group_notes(group)]
         parts.append("")
     return Stack(*(parts[:-1] or ["no records"]))
@@ -70,6 +73,7 @@ def group_notes(group: Group) -> list[str]:
         f"Models: {model_words(group)}."
     )
     lines = [memory_note(group), throughput_note(group), stop_note(group), about]
+    lines += mismatch_notes(group)
     if group.replaced:
         lines.append(f"{group.replaced} earlier records of repeated cases are not shown.")
     return [line for line in lines if line is not None]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from reformer_bench.model import ReformerLM, attention_layer
 from reformer_bench.peers.adapter import PeerModel
 from reformer_bench.peers.huggingface import load_checkpoint
+from reformer_bench.peers.huggingface_config import differences, read_config
 from reformer_bench.peers.reformer_pytorch_lm import ReformerPytorchLM
 from reformer_bench.peers.transformers_lm import TransformersLM
 from reformer_bench.spec.case import Case
@@ -30,6 +31,7 @@ class Workload(Protocol):
     """One step of a case, and the tensors by which its memory is told apart."""
 
     settings: dict[str, str]
+    module: nn.Module
 
     def step(self, phase: PhaseContext) -> None:
         """Run one step; ``phase(name)`` is entered around each of its phases."""
@@ -77,7 +79,7 @@ class TrainStep(_ModuleWorkload):
 
     def __init__(self, case: Case, device: torch.device) -> None:
         model = _language_model(case, device).train()
-        super().__init__(model, model.settings())
+        super().__init__(model, _told(case, model))
         self._model = model
         self._tokens_BL, self._targets_BL = _tokens(case, device)
         self.optimizer = _optimizer(case, model)
@@ -102,7 +104,7 @@ class Forward(_ModuleWorkload):
 
     def __init__(self, case: Case, device: torch.device) -> None:
         model = _language_model(case, device).eval()
-        super().__init__(model, model.settings())
+        super().__init__(model, _told(case, model))
         self._model = model
         self._tokens_BL, self._targets_BL = _tokens(case, device)
 
@@ -161,6 +163,15 @@ def _language_model(case: Case, device: torch.device) -> ReformerLM | PeerModel:
             return ReformerPytorchLM(case.model, case.length).to(device)
         case "transformers":
             return TransformersLM(case.model, case.length).to(device)
+
+
+def _told(case: Case, model: ReformerLM | PeerModel) -> dict[str, str]:
+    """The model's settings, and what a checkpoint's own model does differently in training."""
+    settings = model.settings()
+    if case.checkpoint is None:
+        return settings
+    lost = differences(read_config(Path(case.checkpoint)))
+    return {**settings, "library": "a converted checkpoint", "mismatches": "; ".join(lost)}
 
 
 def _native_model(case: Case) -> ReformerLM:

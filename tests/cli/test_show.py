@@ -24,6 +24,7 @@ def save(folder: Path, records: list[Record]) -> Path:
         (["--details"], "warm step"),
         (["--breakdown"], "activations"),
         (["--format", "markdown"], "| length |"),
+        (["--relative-to", "reformer"], "as multiples of reformer"),
         (["--format", "csv", "--breakdown"], "activations_share"),
     ],
 )
@@ -53,3 +54,11 @@ def test_two_tables_at_once_are_refused(tmp_path: Path) -> None:
     run = save(tmp_path / "run", sweep()[:1])
     with pytest.raises(InputError, match="one of them"):
         CliRunner().invoke(show, [str(run), "--details", "--breakdown"], catch_exceptions=False)
+
+
+def test_an_unknown_baseline_lists_the_variants(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", sweep()[:3])
+    with pytest.raises(InputError, match=r"--relative-to: the run has no variant 'x' \(allowed: "):
+        CliRunner().invoke(
+            show, [str(run), "--relative-to", "x"], catch_exceptions=False, standalone_mode=False
+        )

@@ -111,3 +111,25 @@ def test_local_attention_sees_its_chunk_and_the_one_before(kernel, causal, share
     (wanted_grad,) = torch.autograd.grad((wanted * weight).sum(), qkv, retain_graph=True)
     (found_grad,) = torch.autograd.grad((found * weight).sum(), qkv)
     torch.testing.assert_close(found_grad, wanted_grad, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("length", [8, 24, 29])
+@pytest.mark.parametrize("causal", [True, False])
+def test_in_a_ring_the_first_local_chunk_sees_the_last_where_it_may(causal, length):
+    qkv = _packed((2, length, 1), False).requires_grad_()
+    valid = torch.ones(2, length, dtype=torch.bool)
+    valid[0, length - 3 :] = False
+    found = local_attention(
+        qkv, settings(causal=causal, shared_qk=False, ring=True), valid, EagerKernel()
+    )
+    wanted = torch.empty_like(found)
+    for b in range(2):
+        q, k, v = qkv[b, :, 0].split(8, -1)
+        # Padding keeps its place in local chunks, so that it is hidden here and not sorted away.
+        times = times_seen(torch.zeros(1, length), 8, across=True, ring=True)[0] * valid[b]
+        wanted[b, :, 0] = weighted(q @ k.T, times.tril() if causal else times, v)
+    torch.testing.assert_close(found[valid], wanted[valid], rtol=1e-10, atol=1e-11)
+    weight = torch.randn_like(found) * valid[..., None, None]
+    (wanted_grad,) = torch.autograd.grad((wanted * weight).sum(), qkv, retain_graph=True)
+    (found_grad,) = torch.autograd.grad((found * weight).sum(), qkv)
+    torch.testing.assert_close(found_grad, wanted_grad, rtol=1e-9, atol=1e-10)

@@ -89,3 +89,9 @@ def test_wrong_lengths_variants_and_timeouts_name_their_option():
         with_variants(suite(), [""])
     with pytest.raises(InputError, match=r"--case-timeout: case_timeout_s = -1"):
         with_case_timeout(suite(), -1)
+
+
+def test_a_baseline_goes_with_its_variant():
+    both = with_settings(suite(), ["baseline_variant=reformer"])
+    assert with_variants(both, ["reformer"]).baseline_variant == "reformer"
+    assert with_variants(both, ["transformer"]).baseline_variant is None

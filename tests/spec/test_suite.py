@@ -69,6 +69,7 @@ def test_tokens_fix_the_product_of_batch_and_length():
         ({"batches": "1,0"}, "batches.1 = '0'"),
         ({"workloads": ["train"]}, "'train_step', 'forward' or 'attention'"),
         ({"lengths": "512..x"}, "lengths = '512..x': 'x' is not a sequence length"),
+        ({"baseline_variant": "x"}, "baseline_variant = 'x' is not a variant (allowed: "),
         ({"name": "no spaces"}, "name = 'no spaces'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

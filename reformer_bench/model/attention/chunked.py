@@ -144,8 +144,12 @@ class _Call:
         """The same by the fused programs, which write rows where they belong."""
         total_PD, normaliser_P = fused_forward(self._fused())
         shape = (self.batch, self.plan.length, self.heads)
+        normaliser_NL = normaliser_P.view(shape).transpose(1, 2).reshape(self.n, -1)
+        weights_NL = self._lone_weights(normaliser_NL < -SELF_PENALTY / 2)
+        if weights_NL is not None:
+            total_PD.mul_(self._by_row(weights_NL)[:, None])
         out_BLGD = total_PD.to(self.qkv_Pc.dtype).view(*shape, self.settings.d_head)
-        return out_BLGD, normaliser_P.view(shape).transpose(1, 2).reshape(self.n, -1)
+        return out_BLGD, normaliser_NL
 
     def _fused(self) -> FusedCall:
         first_row_N = self._first_row_N1[:, 0].contiguous()
@@ -265,18 +269,21 @@ class _Call:
         c, d = self.plan.chunk_length, self.settings.d_head
         n_chunks = dq.shape[0]
         width = self.settings.packed_width
-        drows = dq.new_zeros(self.n, n_chunks + 1, c, width, dtype=self.wide_dtype)
+        drows = dq.new_empty(self.n, n_chunks + 1, c, width, dtype=self.wide_dtype)
         dq, dk, dv = dq.transpose(0, 1), dk.transpose(0, 1), dv.transpose(0, 1)
         key_slot = 0 if self.settings.shared_qk else 1
         for slot, g in ((key_slot, dk), (key_slot + 1, dv)):
             into = drows[..., slot * d : (slot + 1) * d]
             into[:, :-1].copy_(g[:, :, :c])
-            into[:, 1:].add_(g[:, :, c:])
+            into[:, 1:-1].add_(g[:, :-1, c:])
+            into[:, -1].copy_(g[:, -1, c:])
         if block.inverse_length_NKC1 is not None:
             keys, factor = (
                 t.to(self.wide_dtype) for t in (block.k_NKCD, block.inverse_length_NKC1)
             )
             drows[..., :d] = unit_keys_backward(drows[..., :d], keys, factor)
+        else:
+            drows[..., :d].zero_()
         drows[:, 1:, :, :d].add_(dq)
         if last and self.plan.n_empty:
             # Slots of padding hold a copy of position 0; what they did isn't its doing.

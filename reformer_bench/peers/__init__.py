@@ -1,0 +1,1 @@
+"""The same task on other people's Reformers, and their weights in ours."""

@@ -1,0 +1,138 @@
+"""reformer-pytorch's ReformerLM on our task.
+
+Without pinning it may attend fully to short sequences, keep activations, replace positions by
+rotary ones, or share one layer's weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from reformer_bench.model.hashing import bucket_factors
+from reformer_bench.peers.adapter import PeerModel
+from reformer_bench.peers.installed import check_installed
+from reformer_bench.spec.model import Attention, Positions
+
+_NORM_EPSILON = 1e-5
+
+
+class ReformerPytorchLM(PeerModel):
+    """Built for one length; raises ValueError where its own model could not keep to the task."""
+
+    library = "reformer-pytorch"
+
+    def check_length(self) -> None:
+        """Whole pairs of chunks only; its own check is an assertion in the middle of a step."""
+        step = 2 * self.config.chunk_length
+        if self.length % step:
+            raise ValueError(
+                f"reformer-pytorch needs a length that is a multiple of 2 · chunk_length = {step}, "
+                f"not {self.length}"
+            )
+
+    def build(self) -> nn.Module:
+        """Its ReformerLM."""
+        check_installed(self.library)
+        from reformer_pytorch import ReformerLM
+
+        config = self.config
+        if {config.kind(i) for i in range(config.n_layers)} != {Attention.LSH}:
+            raise ValueError("reformer-pytorch has LSH layers only: set attention = 'lsh'")
+        if config.positions is Positions.NONE:
+            raise ValueError(
+                "reformer-pytorch turns positions = 'none' into rotary ones: set 'axial' or "
+                "'learned'"
+            )
+        if config.d_ff % config.d_model:
+            raise ValueError(
+                f"reformer-pytorch needs d_ff to be a multiple of d_model = {config.d_model}, "
+                f"not {config.d_ff}"
+            )
+        activation = nn.ReLU if config.activation == "relu" else nn.GELU
+        self._arguments = self._pins()
+        return ReformerLM(ff_activation=activation, **self._arguments)
+
+    def _pins(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "num_tokens": config.vocab_size,
+            "dim": config.d_model,
+            "depth": config.n_layers,
+            "max_seq_len": self.length,
+            "heads": config.n_heads,
+            "dim_head": config.head_width,
+            "bucket_size": config.chunk_length,
+            "n_hashes": config.n_hashes,
+            "ff_chunks": config.ff_chunks,
+            "attn_chunks": 1,
+            "ff_mult": config.d_ff // config.d_model,
+            "causal": config.causal,
+            "ff_dropout": config.dropout,
+            "lsh_dropout": 0.0,
+            "post_attn_dropout": 0.0,
+            "layer_dropout": 0.0,
+            # Zero: neither full attention nor stored activations at any length.
+            "full_attn_thres": 0,
+            "reverse_thres": 0,
+            "use_full_attn": False,
+            "n_local_attn_heads": 0,
+            "random_rotations_per_head": True,
+            "weight_tie": False,
+            "weight_tie_embedding": False,
+            "use_scale_norm": False,
+            "use_rezero": False,
+            "one_value_head": False,
+            "num_mem_kv": 0,
+            "pkm_layers": (),
+            "absolute_position_emb": config.positions is Positions.LEARNED,
+            "fixed_position_emb": False,
+            "axial_position_emb": config.positions is Positions.AXIAL,
+            "axial_position_shape": near_square(self.length),
+        }
+
+    def pinned(self) -> dict[str, str]:
+        """The arguments of its ReformerLM."""
+        return {name: str(value) for name, value in self._arguments.items()}
+
+    def differences(self) -> list[str]:
+        """Its own choices where the config says otherwise."""
+        config = self.config
+        ours = bucket_factors(config.n_buckets, self.length, config.chunk_length)
+        theirs = self.length // config.chunk_length
+        tables = near_square(self.length)
+        checks = (
+            (ours == (theirs,), f"{theirs} buckets in one hash, not {_product_words(ours)}"),
+            (config.shared_qk_scale == "sqrt", "scores divided by √d_head"),
+            (config.look_back == "ring", "the first chunk of a round looks back to another round"),
+            (config.attend_across_buckets, "chunks see other buckets"),
+            (config.count_duplicates, "keys found in several rounds count each time"),
+            (config.merge_streams == "mean", "at the end the streams' mean, not both side by side"),
+            (config.loss_chunks == 1, "logits in one piece"),
+            (config.norm_epsilon == _NORM_EPSILON, f"norm epsilon {_NORM_EPSILON}"),
+            (config.hash_seed is None, "rotations drawn anew each step"),
+            (config.dropout == 0, "dropout inside the feed-forward layer only"),
+            (
+                config.positions is not Positions.AXIAL,
+                f"axial tables of {tables[0]} and {tables[1]} full-width rows, added",
+            ),
+            (False, "a bias in the attention's output projection"),
+        )
+        return [words for matched, words in checks if not matched]
+
+    def logits(self, tokens_BL: Tensor) -> Tensor:
+        """Logits [B, L, V]."""
+        return self.peer(tokens_BL)
+
+
+def near_square(length: int) -> tuple[int, int]:
+    """The two factors of a length that are nearest to each other, the smaller first."""
+    first = next(f for f in range(math.isqrt(length), 0, -1) if length % f == 0)
+    return first, length // first
+
+
+def _product_words(factors: tuple[int, ...]) -> str:
+    total = math.prod(factors)
+    return str(total) if len(factors) < 2 else f"{total} as {' × '.join(map(str, factors))}"

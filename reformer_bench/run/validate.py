@@ -1,0 +1,133 @@
+"""Validation: predicted against measured peaks on random small configurations."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+
+from reformer_bench.measure.cpu_allocator import CpuRecording, record_cpu_allocations
+from reformer_bench.run.predict import COLD, WARM, PhaseContext, predict_case
+from reformer_bench.run.workloads import Workload, build_workload
+from reformer_bench.spec.case import Case
+from reformer_bench.spec.case import Workload as WorkloadName
+from reformer_bench.spec.model import Attention, ModelConfig, Positions, Residual
+from reformer_bench.spec.record import AllocatorMemory, Phase
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case, predicted and measured on the CPU's allocator."""
+
+    case: Case
+    predicted: AllocatorMemory
+    measured: AllocatorMemory
+
+    @property
+    def error_bytes(self) -> int:
+        """Predicted less measured peak."""
+        return self.predicted.peak_allocated_bytes - self.measured.peak_allocated_bytes
+
+    @property
+    def error(self) -> float:
+        """The error as a share of the measured peak, without its sign."""
+        return abs(self.error_bytes) / self.measured.peak_allocated_bytes
+
+
+def compare(case: Case) -> Comparison:
+    """Predict a case and run it; on the CPU only."""
+    return Comparison(case, predict_case(case).memory, measured_memory(case))
+
+
+def measured_memory(case: Case) -> AllocatorMemory:
+    """What a build, a cold and a warm step of a case take, in this process."""
+    gc.collect()
+    with record_cpu_allocations() as recording:
+        with recording.phase("build", COLD):
+            workload = build_workload(case, torch.device("cpu"))
+        recording.label("parameters", workload.parameters())
+        for step in (COLD, WARM):
+            workload.step(_phases(recording, workload, step))
+    memory = recording.allocator_memory(COLD, WARM)
+    assert memory is not None
+    return memory
+
+
+def _phases(recording: CpuRecording, workload: Workload, step: int) -> PhaseContext:
+    @contextmanager
+    def phase(name: Phase) -> Iterator[None]:
+        with recording.phase(name, step):
+            yield
+        if name == "backward":
+            recording.label("gradients", workload.gradients())
+        elif name == "optimizer":
+            recording.label("optimizer", workload.optimizer_state())
+
+    return phase
+
+
+def random_cases(count: int, seed: int) -> Iterator[Case]:
+    """Small cases that differ in every switch; the same ones for the same seed."""
+    draw = random.Random(seed)
+    for number in range(count):
+        yield _random_case(draw, number)
+
+
+def _random_case(draw: random.Random, number: int) -> Case:
+    workload = get_args(WorkloadName)[number % 3]
+    return Case(
+        suite="validate",
+        variant=f"random-{number}",
+        workload=workload,
+        model=_random_model(draw),
+        optimizer=draw.choice(("adam", "adafactor", "none"))
+        if workload == "train_step"
+        else "none",
+        batch=draw.choice((1, 1, 2, 3)),
+        length=draw.choice((draw.randint(1, 64), draw.randint(65, 700), 256, 512)),
+        seed=draw.randrange(2**16),
+    )
+
+
+def _random_model(draw: random.Random) -> ModelConfig:
+    heads = draw.choice((1, 2, 3, 4))
+    d_model = heads * draw.choice((4, 7, 12, 16, 24))
+    residual = draw.choice(list(Residual))
+    kinds = draw.choices(list(Attention), k=draw.choice((1, 1, 2)))
+    switches: dict[str, Any] = {
+        "vocab_size": draw.choice((17, 64, 256)),
+        "d_model": d_model,
+        "d_ff": draw.choice((2 * d_model, 4 * d_model + 1, 8 * d_model)),
+        "n_layers": draw.choice((1, 2, 3)),
+        "n_heads": heads,
+        "head_groups": draw.choice((None, 1)),
+        "activation": draw.choice(("gelu", "relu")),
+        "attention": tuple(kinds),
+        "causal": True if Attention.SDPA in kinds else draw.choice((True, True, False)),
+        "shared_qk": draw.choice((False, True)),
+        "chunk_length": draw.choice((8, 13, 32)),
+        "local_chunk_length": draw.choice((8, 11, 32)),
+        "n_hashes": draw.choice((1, 2, 4)),
+        "attend_across_buckets": draw.choice((False, True)),
+        "count_duplicates": draw.choice((True, True, False)),
+        "look_back": draw.choice(("paper", "ring")),
+        "lsh_kernel": draw.choice(("auto", "eager")),
+        "residual": residual,
+        "streams": draw.choice(("fixed", "float")),
+        "ff_chunks": draw.choice((1, 3, 16)),
+        "loss_chunks": draw.choice((1, 3, 16)),
+        "dropout": draw.choice((0.0, 0.0, 0.1)),
+        "positions": draw.choice(list(Positions)),
+        "max_length": 1024,
+        "dtype": draw.choice(("float32", "float32", "bfloat16")),
+    }
+    if residual is Residual.REVERSIBLE:
+        switches["merge_streams"] = draw.choice(("concat", "mean"))
+    if residual is not Residual.STANDARD:
+        switches["parameter_offload"] = draw.choice(("none", "none", "cpu"))
+    return ModelConfig(**switches)
