@@ -92,6 +92,8 @@ def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
         if sampler is not None:
             sampler.stop()
             found.memory = found.memory.model_copy(update={"nvml": sampler.result()})
+    if order.max_samples == 0:
+        return
     n_steps = 2
     if last.total_ms <= _COUNTED_STEP_MS:
         found.flops = flops.count_flops(lambda: workload.step(_unmeasured))
@@ -139,6 +141,8 @@ def _probed_steps(
     recording.label("parameters", workload.parameters())
     found.cold = _probed_step(workload, device, recording, COLD)
     _sample(sampler)
+    if order.max_samples == 0:
+        return workload, found.cold
     with ExitStack() as stack:
         if isinstance(recording, CudaRecording):
             stack.enter_context(recording.tracing())

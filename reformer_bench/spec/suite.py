@@ -103,8 +103,9 @@ class DeviceTable(_Table):
     """A case that takes longer is killed."""
     total_time_s: Seconds | None = None
     """A case that is not going to end within this time of the run's start is not started."""
-    min_samples: Count = 1
-    max_samples: Count = 20
+    min_samples: Annotated[int, Field(ge=0)] = 1
+    max_samples: Annotated[int, Field(ge=0)] = 20
+    """0: the cold step alone is run, for cases whose step takes minutes."""
     sample_time_s: Seconds = 2.0
     """Timed steps of a case go on for this long, within the two numbers of samples."""
 

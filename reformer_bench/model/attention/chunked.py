@@ -26,6 +26,7 @@ from reformer_bench.model.attention.fused import (
     fused_forward,
 )
 from reformer_bench.model.attention.kernels import ChunkKernel
+from reformer_bench.model.attention.lone import lone_weights
 from reformer_bench.model.attention.plan import ChunkPlan
 from reformer_bench.model.repeats import repeat
 
@@ -160,25 +161,7 @@ class _Call:
         return values_NL.view(self.batch, self.heads, -1).transpose(1, 2).reshape(-1)
 
     def _lone_weights(self, alone_NL: Tensor) -> Tensor | None:
-        """What tokens without another target have their value multiplied by, [N, L]; 1 elsewhere.
-
-        None: by nothing. Otherwise by the sum of softmax weights over scores of −1e5 each, which is
-        not 1 because the log of their number is lost in rounding.
-        """
-        plan = self.plan
-        # In a single chunk there is nothing to combine.
-        if not self.settings.round_lone_tokens or plan.n_rounds == 1 or plan.n_chunks == 1:
-            return None
-        times_NRL = torch.ones_like(plan.order_NRS[..., : plan.length], dtype=self.wide_dtype)
-        if self.settings.ring:
-            chunk_NRL = plan.chunk_of_position_NRL()
-            before_NRL = chunk_NRL.roll(1, dims=1)
-            times_NRL.add_((chunk_NRL == 0) & (before_NRL == plan.n_chunks - 1))
-        logs_NRL = times_NRL.log() - SELF_PENALTY
-        # The same rounding inside a round that shows a token to itself twice, then between rounds.
-        inside_NRL = times_NRL.mul_((-SELF_PENALTY - logs_NRL).exp_())
-        between_NRL = (logs_NRL - logs_NRL.logsumexp(1, keepdim=True)).exp_()
-        return (inside_NRL * between_NRL).sum(1).masked_fill_(~alone_NL, 1.0)
+        return lone_weights(self.plan, self.settings, alone_NL, self.wide_dtype)
 
     def _round(self, r: int) -> tuple[Tensor, Tensor]:
         """Output [N, S, D] and log-normaliser [N, S] of one round, in sorted order."""
@@ -200,6 +183,7 @@ class _Call:
         c = self.plan.chunk_length
         block = self._gather(r, chunks)
         bias = self.bias.block(r, chunks).transpose(0, 1)
+        assert not isinstance(self.kernel, TritonKernel)
         out, normaliser = self.kernel.forward(*block.operands(), bias, self.settings.scale)
         slots = slice(chunks.start * c, chunks.stop * c)
         out_NSD[:, slots].unflatten(1, (-1, c)).copy_(out.transpose(0, 1))
@@ -256,6 +240,7 @@ class _Call:
         positions = self._positions(r, chunks)[:, c:]
         normaliser = normaliser_NL.gather(1, positions).view(to_kernel).transpose(0, 1)
         bias = self.bias.block(r, chunks).transpose(0, 1)
+        assert not isinstance(self.kernel, TritonKernel)
         dq, dk, dv = self.kernel.backward(
             dout, *block.operands(), bias, out, normaliser, self.settings.scale
         )
