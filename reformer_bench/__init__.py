@@ -1,3 +1,12 @@
 """What each memory technique for long-sequence Transformers costs and saves, measured."""
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """``reformer_bench.predict``, without importing torch for those who don't use it."""
+    if name == "predict":
+        import importlib
+
+        return importlib.import_module("reformer_bench.measure.prediction").predict
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The only reader and writer of result files: a run folder with run.json and records.jsonl."""
+"""The only reader and writer of result files: run folders (run.json, records.jsonl), baselines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from reformer_bench.spec.baseline import BASELINE_VERSION, Baseline
 from reformer_bench.spec.errors import InputError, validated
 from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record
 from reformer_bench.spec.suite import Suite
@@ -81,6 +82,45 @@ def load_info(folder: Path) -> RunInfo:
     file = folder / RUN_INFO
     data = _parse(file.read_text(encoding="utf-8"), str(file))
     return validated(RunInfo, data, where=str(file))
+
+
+def save_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline as JSON with one case a line, so that a change of one is one line of diff.
+
+    Raises InputError where the file can't be written.
+    """
+    data = baseline.model_dump(mode="json", exclude_none=True)
+    data["environment"] = baseline.environment.model_dump(mode="json")
+    head, cases = json.dumps({k: v for k, v in data.items() if k != "cases"}), data["cases"]
+    lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_whole(path, f'{head[:-1]}, "cases": [\n{lines}\n]}}')
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def load_baseline(path: Path) -> list[Record]:
+    """The records of a baseline file, or of a run.
+
+    Raises InputError where there is none, or it is corrupt or of a newer version.
+    """
+    if path.is_dir() or path.suffix == ".jsonl":
+        return load_run(path).records
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a baseline ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not JSON, so it is no baseline") from None
+    data = _parse(text, str(path))
+    version = data.get("baseline_version")
+    if isinstance(version, int) and version > BASELINE_VERSION:
+        raise InputError(
+            f"{path}: baseline version {version} is newer than the {BASELINE_VERSION} this "
+            "reformer-bench reads: upgrade it"
+        )
+    return validated(Baseline, data, where=str(path)).records()
 
 
 def _read_records(file: Path) -> tuple[list[Record], tuple[str, ...]]:

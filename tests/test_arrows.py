@@ -76,7 +76,9 @@ def test_importing_the_command_line_loads_nothing_heavy():
     assert not loaded_after("import reformer_bench.cli.main") & HEAVY
 
 
-@pytest.mark.parametrize("name", ["run", "show", "plot", "suites", "env"])
+@pytest.mark.parametrize(
+    "name", ["run", "predict", "max_len", "validate", "show", "plot", "suites", "env"]
+)
 def test_importing_a_command_loads_nothing_heavy(name):
     assert not loaded_after(f"import reformer_bench.cli.{name}") & HEAVY
 

@@ -1,8 +1,12 @@
 """Exit codes of the command line, besides 0 for done."""
 
+REGRESSION = 1
+"""``check``: a case needs more than its tolerance allows, or no longer fits."""
 INPUT = 2
 """The input was wrong; one line on stderr says what."""
+NOT_COMPARABLE = 3
+"""``check``: the environments differ in what decides the figures."""
 NOTHING_MEASURED = 4
-"""Everything went as asked, and no case ended with a result."""
+"""Everything went as asked, and no case ended with a result, or (``check``) not every one."""
 INTERRUPTED = 130
 """Ctrl-C; what had ended by then is kept."""

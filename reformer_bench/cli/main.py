@@ -16,8 +16,14 @@ from reformer_bench.spec.errors import InputError
 
 COMMANDS = {
     "run": "reformer_bench.cli.run",
+    "predict": "reformer_bench.cli.predict",
+    "max-len": "reformer_bench.cli.max_len",
+    "validate": "reformer_bench.cli.validate",
     "show": "reformer_bench.cli.show",
     "plot": "reformer_bench.cli.plot",
+    "baseline": "reformer_bench.cli.baseline",
+    "check": "reformer_bench.cli.check",
+    "export": "reformer_bench.cli.export",
     "suites": "reformer_bench.cli.suites",
     "env": "reformer_bench.cli.env",
 }
@@ -35,7 +41,8 @@ class LazyGroup(click.Group):
         """The command of that name, or None."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        module = importlib.import_module(COMMANDS[cmd_name])
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
@@ -59,7 +66,8 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: run a command and exit.
 
-    Exit codes: 0 done; 2 wrong input, said in one line; 4 nothing was measured; 130 interrupted.
+    Exit codes: 0 done; 1 ``check`` found a regression; 2 wrong input, said in one line; 3 ``check``
+    found nothing comparable; 4 nothing was measured, or cases are missing; 130 interrupted.
     """
     try:
         code = cli.main(args=arguments, prog_name="reformer-bench", standalone_mode=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,25 @@ if TYPE_CHECKING:
     help="Change the suite, e.g. model.n_hashes=8 or batches=1,2. Repeatable.",
 )
 @click.option("--variants", metavar="A,B", help="Only these variants of the suite.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:N, or none: predict everything and run nothing.",
+)
+@click.option(
+    "--device-profile",
+    metavar="NAME",
+    help="With --device none: whose memory it is to fit in, e.g. a100-40.",
+)
+@click.option(
+    "--no-predict",
+    "predict",
+    flag_value=False,
+    default=True,
+    type=bool,
+    help="Start cases without predicting first whether they fit.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -58,10 +77,10 @@ def run(**options: object) -> int:
     asked = run_options.Options(**options)  # type: ignore[arg-type]
     console = make_console()
     budget = run_options.memory_budget(asked)
-    suite = run_options.resolved_suite(asked)
+    suite, parts = run_options.resolved_parts(asked)
     executor = run_options.make_executor(asked)
     try:
-        return _run(asked, suite, budget, executor, console)
+        return _run(asked, suite, parts, budget, executor, console)
     finally:
         executor.close()
 
@@ -69,26 +88,38 @@ def run(**options: object) -> int:
 def _run(
     asked: run_options.Options,
     suite: Suite,
+    parts: list[Suite],
     budget: int | None,
     executor: Executor,
     console: Console,
 ) -> int:
-    from reformer_bench.run.expand import check_device, expand
+    from reformer_bench.run.expand import check_device, expand_parts
     from reformer_bench.store import RunInfo, run_folder_name
 
+    if asked.predicts_only:
+        from reformer_bench.cli.run_predicted import run_predicted
+
+        return run_predicted(asked, suite, budget, executor, console)
+    if asked.device_profile is not None:
+        raise InputError(
+            "--device-profile: needs --device none; a device at hand has its own memory"
+        )
     check_device(asked.device)
     # Wrong models are said at once, before a worker is started to look for a device.
-    expand(suite, "cpu" if asked.device == "auto" else asked.device)
+    expand_parts(parts, "cpu" if asked.device == "auto" else asked.device)
     if asked.dry_run and asked.device != "auto":
-        return _list_cases(expand(suite, asked.device), asked.device, console)
+        return _list_cases(
+            expand_parts(parts, asked.device), asked, asked.device, executor, console
+        )
     if asked.out is not None:
         _check_folder(asked.out)
     if not asked.dry_run:
-        run_options.check_installed(suite)
+        for part in parts:
+            run_options.check_installed(part)
     description = _describe(asked, executor, console)
-    cases = expand(suite, description.device)
+    cases = expand_parts(parts, description.device)
     if asked.dry_run:
-        return _list_cases(cases, description.device, console)
+        return _list_cases(cases, asked, description.device, executor, console)
     info = RunInfo(
         suite=suite,
         device=description.device,
@@ -101,7 +132,7 @@ def _run(
     folder = asked.out or Path("results") / run_folder_name(suite.name, description.device)
     earlier = _earlier(folder, info, cases, same_host=asked.executor == "local")
     _announce(info, cases, earlier, folder, console, asked)
-    records = _measure(asked, executor, info, cases, earlier, folder, console)
+    records = _measure(asked, executor, info, parts, earlier, folder, console)
     return _conclude(records, folder, console, asked.quiet, suite.baseline_variant)
 
 
@@ -117,35 +148,40 @@ def _measure(
     asked: run_options.Options,
     executor: Executor,
     info: RunInfo,
-    cases: list[Case],
+    parts: list[Suite],
     earlier: Run | None,
     folder: Path,
     console: Console,
 ) -> list[Record]:
     from reformer_bench.cli.progress import make_reporter
-    from reformer_bench.run.expand import device_kind
-    from reformer_bench.run.session import Session
+    from reformer_bench.run.expand import expand_parts
+    from reformer_bench.run.parts import measure_parts
     from reformer_bench.store import RunWriter
 
+    began = time.monotonic()
+    cases = expand_parts(parts, info.device)
+    records = [] if earlier is None else list(earlier.records)
+    known = {record.case_id for record in records}
+    pending = [case for case in cases if case.id not in known]
+    predictions = run_options.predictions(pending, asked, executor, console)
     reporter = make_reporter(console, cases, quiet=asked.quiet)
     with RunWriter(folder, info) as writer:
-        session = Session(
-            executor,
-            writer,
-            cases,
-            info.suite.on(device_kind(info.device)),
-            info.environment,
-            memory_budget_bytes=info.memory_budget_bytes,
-            earlier=earlier.records if earlier is not None else (),
-            notify=reporter.tell,
-        )
         reporter.start()
         try:
-            return session.run()
+            measure_parts(
+                parts,
+                executor,
+                writer,
+                info,
+                records=records,
+                predictions=predictions,
+                spent_s=time.monotonic() - began,
+                notify=reporter.tell,
+            )
         except KeyboardInterrupt:
             reporter.stop()
             click.echo(
-                f"Interrupted: {len(session.records)} of {len(cases)} cases are kept in {folder}; "
+                f"Interrupted: {len(records)} of {len(cases)} cases are kept in {folder}; "
                 f"--out {folder} goes on.",
                 err=True,
             )
@@ -153,6 +189,7 @@ def _measure(
             sys.exit(exits.INTERRUPTED)
         finally:
             reporter.stop()
+    return records
 
 
 def _check_folder(folder: Path) -> None:
@@ -197,12 +234,27 @@ def _announce(
     console.print(f"{kept} of them have a record there already and are not repeated", markup=False)
 
 
-def _list_cases(cases: list[Case], device: str, console: Console) -> int:
+def _list_cases(
+    cases: list[Case],
+    asked: run_options.Options,
+    device: str,
+    executor: Executor,
+    console: Console,
+) -> int:
     from reformer_bench.cli.progress import case_name
+    from reformer_bench.run.predictions import Predicted
+    from reformer_bench.spec.units import format_bytes
 
+    predictions = run_options.predictions(cases, asked, executor, console)
     width = max(len(case.variant) for case in cases)
     for case in cases:
-        console.print(f"{case.id}  {case_name(case, width)}", markup=False, soft_wrap=True)
+        line = f"{case.id}  {case_name(case, width)}"
+        predicted = predictions.get(case.id, Predicted())
+        if predicted.peak_bytes is not None:
+            line += f"  ≈ {format_bytes(predicted.peak_bytes)}"
+        elif predicted.problem is not None:
+            line += f"  {predicted.problem}"
+        console.print(line, markup=False, soft_wrap=True)
     console.print(f"{len(cases)} cases on {device}; nothing was run", markup=False)
     return 0
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from reformer_bench.run.executor import Executor
+    from reformer_bench.run.predictions import Predictions
+    from reformer_bench.spec.case import Case
     from reformer_bench.spec.suite import Suite
     from reformer_bench.store import RunInfo
 
@@ -32,14 +36,45 @@ class Options:
     dry_run: bool
     executor: str
     quiet: bool
+    predict: bool = True
+    device_profile: str | None = None
+
+    @property
+    def predicts_only(self) -> bool:
+        """Whether nothing is to be run at all."""
+        return self.device == "none"
 
 
 def resolved_suite(asked: Options) -> Suite:
     """The suite asked for, with everything the options change in it."""
-    from reformer_bench.run import overrides
     from reformer_bench.spec.suite import find_suite
 
-    suite = overrides.with_settings(find_suite(asked.suite), asked.settings)
+    return _changed(find_suite(asked.suite), asked)
+
+
+def resolved_parts(asked: Options) -> tuple[Suite, list[Suite]]:
+    """The suite asked for and the suites it stands for, each as changed: itself, or those it
+    includes."""
+    from reformer_bench.spec.suite import find_suite, parts_of
+
+    suite = find_suite(asked.suite)
+    if not suite.includes:
+        changed = _changed(suite, asked)
+        return changed, [changed]
+    for option, given in (("--variants", asked.variants), ("--device", asked.predicts_only)):
+        if given:
+            raise InputError(
+                f"{option} {given if isinstance(given, str) else 'none'}: suite {suite.name!r} "
+                f"includes others, which have variants of their own: name one of them with "
+                f"--suite ({', '.join(suite.includes)})"
+            )
+    return suite, [_changed(part, asked) for part in parts_of(suite)]
+
+
+def _changed(suite: Suite, asked: Options) -> Suite:
+    from reformer_bench.run import overrides
+
+    suite = overrides.with_settings(suite, asked.settings)
     if asked.variants is not None:
         suite = overrides.with_variants(suite, asked.variants.split(","))
     if asked.seq_len is not None:
@@ -61,8 +96,9 @@ def memory_budget(asked: Options) -> int | None:
         raise InputError(f"--memory-budget: {error}") from None
     if count < _LEAST_BUDGET_BYTES:
         raise InputError(
-            f"--memory-budget: {asked.memory_budget!r} is {format_bytes(count)}, less than any case "
-            f"needs (at least {format_bytes(_LEAST_BUDGET_BYTES)}; write the unit, as in 16GiB)"
+            f"--memory-budget: {asked.memory_budget!r} is {format_bytes(count)}, less than any "
+            f"case needs (at least {format_bytes(_LEAST_BUDGET_BYTES)}; "
+            "write the unit, as in 16GiB)"
         )
     return count
 
@@ -77,6 +113,22 @@ def check_budget(info: RunInfo) -> None:
             f"--memory-budget: {format_bytes(budget)} is more than the {format_bytes(memory)} of "
             f"{info.environment.device_name}"
         )
+
+
+def predictions(
+    cases: list[Case], asked: Options, executor: Executor, console: Console
+) -> Predictions:
+    """What each case will take, by its id; nothing where the user asked for none."""
+    if not asked.predict:
+        return {}
+    from reformer_bench.run.executors.local import LocalExecutor
+    from reformer_bench.run.predictions import predict_all
+
+    warm = executor.server if isinstance(executor, LocalExecutor) else None
+    if asked.quiet:
+        return predict_all(cases, asked.device_profile, warm)
+    with console.status(f"predicting the memory of {len(cases)} cases"):
+        return predict_all(cases, asked.device_profile, warm)
 
 
 def make_executor(asked: Options) -> Executor:

@@ -157,7 +157,7 @@ class Timeline:
         )
 
     def alive_at(self, peak: Peak) -> list[tuple[int, int, str]]:
-        """(address, bytes, kind) of each allocation that lives at a peak; kinds as in a breakdown."""
+        """(address, bytes, kind) of each allocation alive at a peak, kinds as in breakdowns."""
         allocations = self._allocations
         kinds = np.where(self._outlive_forward, "activations", "temporaries").astype("<U12")
         for number, kind in enumerate(LABEL_KINDS):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVarTuple
-
-Arguments = TypeVarTuple("Arguments")
+from typing import Any, Protocol
 
 
 class Follower(Protocol):
@@ -24,10 +22,7 @@ _followers: list[Follower] = []
 
 
 def repeat(
-    key: Hashable,
-    work: Callable[[*Arguments], None],
-    *arguments: *Arguments,
-    place: str | None = None,
+    key: Hashable, work: Callable[..., None], *arguments: Any, place: str | None = None
 ) -> None:
     """Run the work; where a run is followed, its follower may know what it would do."""
     if not _followers:

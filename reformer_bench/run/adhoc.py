@@ -1,4 +1,4 @@
-"""Ad hoc suites: what the command line describes in place of a file, under the suites' own rules."""
+"""Ad hoc suites: what the command line describes in place of a file."""
 
 from __future__ import annotations
 

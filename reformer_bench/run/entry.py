@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from reformer_bench.run.order import Description, WorkOrder
+from reformer_bench.spec.case import Case
 from reformer_bench.spec.errors import InputError
 from reformer_bench.spec.record import Record
+
+if TYPE_CHECKING:
+    from reformer_bench.run.predictions import Predicted
 
 PRELOAD = ("reformer_bench.run.preload",)
 """What a fork server imports so that these start at once."""
@@ -32,3 +38,23 @@ def matmul_speed(device: str, dtype: str) -> float | None:
     from reformer_bench.run.describe import matmul_speed
 
     return matmul_speed(device, dtype)
+
+
+def predict(cases: list[Case], profile: str | None) -> list[Predicted]:
+    """Predict cases one after another; what can't be predicted says why."""
+    from reformer_bench.run.predict import predict_case
+    from reformer_bench.run.predictions import Predicted
+    from reformer_bench.spec.devices import device_profile
+
+    on = None if profile is None else device_profile(profile)
+    found = []
+    for case in cases:
+        try:
+            prediction = predict_case(case, profile=on)
+        except Exception as error:
+            # One case's failure is its own record, whatever went wrong.
+            text = " ".join(str(error).split())
+            found.append(Predicted(problem=f"{type(error).__name__}: {text[:300]}"))
+        else:
+            found.append(Predicted(prediction.memory, prediction.flops))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ def expand(suite: Suite, device: str) -> list[Case]:
                     )
                     cases.setdefault(case.id, case)
     return list(cases.values())
+
+
+def expand_parts(parts: Iterable[Suite], device: str) -> list[Case]:
+    """Every case of several suites, suite by suite."""
+    return [case for part in parts for case in expand(part, device)]
 
 
 def variant_model(suite: Suite, name: str, kind: DeviceKind) -> ModelConfig:

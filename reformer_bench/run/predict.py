@@ -5,47 +5,30 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 
 from reformer_bench.measure.device_model import CPU, DeviceModel, cuda
 from reformer_bench.measure.fake_tensor import FakeRecording, record_fake_allocations
+from reformer_bench.measure.module_places import places_of
+from reformer_bench.measure.prediction import COLD, WARM, Prediction, prediction_of
+from reformer_bench.model.attention.common import AttentionSettings
+from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.model.repeats import followed_by
 from reformer_bench.run.expand import device_kind
-from reformer_bench.run.workloads import Workload, build_workload
+from reformer_bench.run.workloads import PhaseContext, Workload, build_workload
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.devices import CUBLAS_WORKSPACE_BYTES
-from reformer_bench.spec.model import LshKernel
-from reformer_bench.spec.record import AllocatorMemory, Breakdown, Phase
-
-COLD, WARM = 0, 1
+from reformer_bench.spec.devices import CUBLAS_WORKSPACE_BYTES, DeviceProfile
+from reformer_bench.spec.model import Attention, LshKernel, ModelConfig
+from reformer_bench.spec.record import Phase
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a case will take."""
-
-    memory: AllocatorMemory
-    flops: int
-    """Of matrix products and attention kernels in one step."""
-    places: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Bytes at the warm step's peak by place in the model and kind of memory."""
-
-    @property
-    def peak_bytes(self) -> int:
-        """The allocator's peak."""
-        return self.memory.peak_allocated_bytes
-
-    @property
-    def breakdown(self) -> Breakdown:
-        """What the peak is made of."""
-        assert self.memory.breakdown is not None
-        return self.memory.breakdown
-
-
-def predict_case(case: Case, *, follow_all: bool = False) -> Prediction:
+def predict_case(
+    case: Case, *, profile: DeviceProfile | None = None, follow_all: bool = False
+) -> Prediction:
     """What a case will take on its kind of device, without that device.
+
+    ``profile`` says which device of that kind; without it, a common one is taken.
 
     Cases that differ only in name and seed are worked out once a process. ``follow_all`` follows
     every repetition by itself: slower, and the same. Raises NotPredictableError where the case's
@@ -53,42 +36,44 @@ def predict_case(case: Case, *, follow_all: bool = False) -> Prediction:
     """
     kind = device_kind(case.device)
     plain = case.model_copy(update={"suite": "", "variant": "", "seed": 0, "device": kind})
-    return _predicted(plain, follow_all)
+    workspace = CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
+    device = CPU if kind == "cpu" else cuda(workspace)
+    return _predicted(plain, device, follow_all, torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=4096)
-def _predicted(case: Case, follow_all: bool) -> Prediction:
-    with record_fake_allocations(_device_model(case)) as recording, _following(
-        recording, follow_all
+def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int) -> Prediction:
+    # CPU kernels have a buffer for each thread, so their number is part of what is remembered.
+    with (
+        record_fake_allocations(device) as recording,
+        _following(recording, follow_all),
     ):
-        workload = _run(_on_fake_tensors(case), recording)
-        del workload
-    memory = recording.allocator_memory(COLD, WARM)
-    assert memory is not None
-    peak = recording.timeline.peak_of_step(WARM)
-    assert peak is not None
-    return Prediction(memory, recording.flops[WARM], recording.by_place(peak))
+        _run(_on_fake_tensors(case), recording)
+    return prediction_of(recording)
 
 
-def _run(case: Case, recording: FakeRecording) -> Workload:
+def _run(case: Case, recording: FakeRecording) -> None:
     """Build, a cold and a warm step, in the phases a measurement has."""
     with recording.phase("build", COLD):
         workload = build_workload(case, torch.device("cpu"))
     recording.label("parameters", workload.parameters())
     recording.hold(recording.device.constant_bytes)
-    for step in (COLD, WARM):
+    with places_of(recording, workload.module):
+        for step in (COLD, WARM):
+            workload.step(_phases(recording, step, workload))
 
-        @contextmanager
-        def phase(name: Phase, step: int = step) -> Iterator[None]:
-            with recording.phase(name, step):
-                yield
-            if name == "backward":
-                recording.label("gradients", workload.gradients())
-            elif name == "optimizer":
-                recording.label("optimizer", workload.optimizer_state())
 
-        workload.step(phase)
-    return workload
+def _phases(recording: FakeRecording, step: int, workload: Workload) -> PhaseContext:
+    @contextmanager
+    def phase(name: Phase) -> Iterator[None]:
+        with recording.phase(name, step):
+            yield
+        if name == "backward":
+            recording.label("gradients", workload.gradients())
+        elif name == "optimizer":
+            recording.label("optimizer", workload.optimizer_state())
+
+    return phase
 
 
 @contextmanager
@@ -106,13 +91,21 @@ def _following(recording: FakeRecording, follow_all: bool) -> Iterator[None]:
         yield
 
 
-def _device_model(case: Case) -> DeviceModel:
-    return CPU if case.device == "cpu" else cuda(CUBLAS_WORKSPACE_BYTES)
-
-
 def _on_fake_tensors(case: Case) -> Case:
     """The case as fake CPU tensors run it: with the kernel that its device would take."""
     if case.device == "cpu" or case.model.lsh_kernel is not LshKernel.AUTO:
         return case
-    model = case.model.model_copy(update={"lsh_kernel": LshKernel.EAGER})
+    kernel = _kernel_on_cuda(case.model)
+    model = case.model.model_copy(update={"lsh_kernel": kernel})
     return case.model_copy(update={"model": model})
+
+
+def _kernel_on_cuda(model: ModelConfig) -> LshKernel:
+    """What ``auto`` becomes on CUDA; where layers differ, the one that takes more."""
+    dtype = getattr(torch, model.dtype)
+    kernels = {
+        chosen_kernel(AttentionSettings.of(model, layer), torch.device("cuda"), dtype)[0]
+        for layer in range(model.n_layers)
+        if model.kind(layer) in (Attention.LSH, Attention.LOCAL)
+    }
+    return LshKernel.TRITON if kernels == {LshKernel.TRITON} else LshKernel.EAGER

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from reformer_bench.run import forecast, skip
 from reformer_bench.run.executor import Executor
 from reformer_bench.run.order import WorkOrder
+from reformer_bench.run.predictions import Predictions, over_budget_message
 from reformer_bench.spec.case import Case
 from reformer_bench.spec.record import Environment, Outcome, Record
 from reformer_bench.spec.suite import DeviceTable
@@ -48,6 +49,8 @@ class Session:
         environment: Environment,
         *,
         memory_budget_bytes: int | None = None,
+        predictions: Predictions | None = None,
+        spent_s: float = 0.0,
         earlier: Sequence[Record] = (),
         notify: Notify = lambda progress: None,
     ) -> None:
@@ -56,6 +59,9 @@ class Session:
         self._limits = limits
         self._environment = environment
         self._memory_budget_bytes = memory_budget_bytes
+        self._predictions = predictions or {}
+        self._spent_s = spent_s
+        """Of the run's time, before anything was measured."""
         self._notify = notify
         self.records = list(earlier)
         """Every record of the run, in the order written."""
@@ -66,7 +72,7 @@ class Session:
 
     def run(self) -> list[Record]:
         """Measure what is pending; every record is on disk when this returns or raises."""
-        self._began = time.monotonic()
+        self._began = time.monotonic() - self._spent_s
         for record in self._executor.run(self._orders()):
             self._finish(record)
         return self.records
@@ -102,6 +108,9 @@ class Session:
 
     def _refusal(self, case: Case, order: WorkOrder) -> tuple[Outcome, str] | None:
         """Why a case is not to be started; None when it is."""
+        peak, budget = self._predicted_peak(case), self._budget_bytes
+        if peak is not None and budget is not None and peak > budget:
+            return Outcome.OVER_BUDGET, over_budget_message(peak, budget)
         stop = skip.stopped_by(case, self.records)
         if stop is not None:
             return Outcome.SKIPPED, skip.skip_message(stop)
@@ -124,7 +133,22 @@ class Session:
             environment=self._environment,
         )
 
+    def _predicted_peak(self, case: Case) -> int | None:
+        predicted = self._predictions.get(case.id)
+        return None if predicted is None else predicted.peak_bytes
+
+    @property
+    def _budget_bytes(self) -> int | None:
+        """What a case may take: the budget, or else all that the device has."""
+        if self._memory_budget_bytes is not None:
+            return self._memory_budget_bytes
+        return self._environment.device_memory_bytes
+
     def _finish(self, record: Record) -> None:
+        peak = self._predicted_peak(record.case)
+        if peak is not None:
+            memory = record.memory.model_copy(update={"predicted_peak_bytes": peak})
+            record = record.model_copy(update={"memory": memory})
         self._writer.append(record)
         self.records.append(record)
         self._pending = [case for case in self._pending if case.id != record.case_id]

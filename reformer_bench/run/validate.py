@@ -39,9 +39,17 @@ class Comparison:
         return abs(self.error_bytes) / self.measured.peak_allocated_bytes
 
 
-def compare(case: Case) -> Comparison:
-    """Predict a case and run it; on the CPU only."""
-    return Comparison(case, predict_case(case).memory, measured_memory(case))
+def compare(case: Case, *, n_threads: int = 1) -> Comparison:
+    """Predict a case and run it, on the CPU, with that many threads.
+
+    Small cases run best on one thread; on a busy machine several wait for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        return Comparison(case, predict_case(case).memory, measured_memory(case))
+    finally:
+        torch.set_num_threads(before)
 
 
 def measured_memory(case: Case) -> AllocatorMemory:

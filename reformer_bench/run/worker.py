@@ -18,11 +18,15 @@ from reformer_bench.measure.process import HighWaterMark, is_out_of_memory
 from reformer_bench.run import limits, sampling
 from reformer_bench.run.expand import device_kind
 from reformer_bench.run.order import WorkOrder
+from reformer_bench.run.quality import lsh_quality
 from reformer_bench.run.workloads import Workload, build_workload
+from reformer_bench.spec.case import Case
+from reformer_bench.spec.model import Attention
 from reformer_bench.spec.record import (
     Memory,
     Outcome,
     Phase,
+    Quality,
     Record,
     StepSample,
     Timing,
@@ -44,6 +48,7 @@ class _Found:
     cold: StepSample | None = None
     timed: sampling.Samples | None = None
     flops: int | None = None
+    quality: tuple[Quality, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     limit: limits.MemoryLimit | None = None
 
@@ -69,6 +74,7 @@ def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Rec
         wall_ms=(time.monotonic() - began) * 1e3,
         memory=found.memory,
         timing=_timing(order, found, matmul_flops_per_second),
+        quality=found.quality,
         settings=found.settings,
         environment=order.environment or environment.collect(device),
     )
@@ -99,6 +105,12 @@ def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
         found.flops = flops.count_flops(lambda: workload.step(_unmeasured))
         n_steps += 1
     found.timed = sampling.timed_steps(workload, device, order, last, n_steps)
+    if _is_lsh_attention(order.case):
+        found.quality = lsh_quality(order.case.model, order.case.length, device, order.case.seed)
+
+
+def _is_lsh_attention(case: Case) -> bool:
+    return case.workload == "attention" and case.model.kind(0) is Attention.LSH
 
 
 def _recorded(

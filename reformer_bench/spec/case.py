@@ -51,6 +51,6 @@ class Case(BaseModel):
         return self.batch * self.length
 
     @property
-    def series(self) -> tuple[str, str, int]:
-        """What cases of growing length have in common: (variant, workload, batch)."""
-        return (self.variant, self.workload, self.batch)
+    def series(self) -> tuple[str, str, str, int]:
+        """What cases of growing length have in common: (suite, variant, workload, batch)."""
+        return (self.suite, self.variant, self.workload, self.batch)

@@ -63,7 +63,8 @@ def device_profile(name: str) -> DeviceProfile:
     """The profile of that name. Raises InputError with the names there are."""
     if name in DEVICE_PROFILES:
         return DEVICE_PROFILES[name]
-    close = difflib.get_close_matches(name, DEVICE_PROFILES, n=1)
+    longer = [known for known in DEVICE_PROFILES if name and known.startswith(name)]
+    close = longer or difflib.get_close_matches(name, DEVICE_PROFILES, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ""
     raise InputError(
         f"--device-profile: there is no device {name!r}{hint} "

@@ -124,6 +124,8 @@ class Memory(_Part):
     host: HostMemory | None = None
     predicted_peak_bytes: int | None = None
     """Of the allocator, from a run on fake tensors."""
+    predicted_places: dict[str, dict[str, int]] | None = None
+    """Bytes at the predicted peak, by part of the model and then by kind of memory."""
 
     @property
     def peak_bytes(self) -> int | None:
@@ -155,6 +157,19 @@ class Timing(_Part):
     """Matrix-product operations of one step, counted by torch.utils.flop_counter."""
     matmul_flops_per_second: float | None = None
     """What one large matrix product reached on this device, in the model's dtype."""
+
+
+class Quality(_Part):
+    """How near LSH attention comes to full attention on the same vectors, one head at a time."""
+
+    inputs: Literal["planted", "random"]
+    """``planted``: each query has a few close neighbours that hold nearly all of its attention;
+    ``random``: none has, and attention spreads over everything."""
+    relative_error: float
+    """‖LSH output − full output‖ / ‖full output‖ over the queries looked at."""
+    mass_caught: float
+    """Mean share of a query's full attention that lies on keys it sees in any round."""
+    n_queries: int
 
 
 class Overhead(_Part):
@@ -206,6 +221,8 @@ class Record(_Part):
     wall_ms: float
     memory: Memory = Memory()
     timing: Timing | None = None
+    quality: tuple[Quality, ...] = ()
+    """LSH attention against full attention; only of the workload ``attention``."""
     overhead: Overhead | None = None
     settings: dict[str, str] = Field(default_factory=dict)
     """What the implementation was pinned to, and which kernel ``auto`` became."""

@@ -76,6 +76,7 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Lengths = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_as_lengths)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_as_counts)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
 Workloads = Annotated[tuple[Workload, ...], Field(min_length=1), BeforeValidator(_as_names)]
 
 
@@ -119,7 +120,7 @@ class DeviceTable(_Table):
 
 
 class Suite(_Table):
-    """What is measured: every variant at every length, batch and workload.
+    """What is measured: every variant at every length, batch and workload; or other suites.
 
     A model is put together from, in growing precedence: ``model``, the device's ``model``, the
     variant's preset, a checkpoint, the variant's ``model``.
@@ -132,17 +133,29 @@ class Suite(_Table):
     expected_minutes: dict[DeviceKind, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     model: ModelTable = Field(default_factory=ModelTable)
     workloads: Workloads = ("train_step",)
-    lengths: Lengths
+    includes: Names = ()
+    """Suites that make up this one, which then has no variants of its own: one run measures them
+    all, each by its own limits."""
+    lengths: Lengths = ()
     batches: Counts | None = None
     """None: one sequence, unless ``tokens`` is given."""
     tokens: Count | None = None
     """Tokens of a step, the same at every length: batch = tokens / length."""
     optimizer: Optimizer = "adam"
     seed: int = 0
-    variants: Annotated[dict[str, Variant], Field(min_length=1)]
+    variants: Annotated[dict[str, Variant], Field(min_length=1)] = Field(default_factory=dict)
     baseline_variant: str | None = None
     """Tables give every variant's figures as multiples of this one's as well."""
     device: dict[DeviceKind, DeviceTable] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _own_or_included(self) -> Suite:
+        for key in ("lengths", "variants"):
+            if not self.includes and not getattr(self, key):
+                raise ValueError(f"{key!r} is missing")
+            if self.includes and getattr(self, key):
+                raise ValueError(f"'includes' and {key!r} exclude each other: give one of them")
+        return self
 
     @model_validator(mode="after")
     def _one_batch_rule(self) -> Suite:
@@ -197,6 +210,23 @@ def suite_folder() -> Path:
 def shipped_suites() -> list[Suite]:
     """Every suite that comes with the package, by name."""
     return [load_suite(path) for path in sorted(suite_folder().glob("*.toml"))]
+
+
+def parts_of(suite: Suite) -> list[Suite]:
+    """The suites that a suite includes, in its order; itself where it includes none.
+
+    Raises InputError where one doesn't exist or includes others itself.
+    """
+    if not suite.includes:
+        return [suite]
+    parts = [find_suite(name) for name in suite.includes]
+    for part in parts:
+        if part.includes:
+            raise InputError(
+                f"suite {suite.name}: includes {part.name!r}, which includes others itself: "
+                "name those instead"
+            )
+    return parts
 
 
 def find_suite(name: str) -> Suite:

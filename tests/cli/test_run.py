@@ -176,6 +176,14 @@ def test_a_budget_beyond_the_device_is_refused(suite, tmp_path, capsys, monkeypa
     assert errors == "Error: --memory-budget: 17 GiB is more than the 16 GiB of a GPU\n"
 
 
+def test_a_budget_without_its_unit_is_refused(suite, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = run_failing(capsys, monkeypatch, "--suite", suite, "--memory-budget", "16")
+    assert code == 2
+    assert "'16' is 16 B" in errors
+    assert "as in 16GiB" in errors
+
+
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_env_is_a_table_or_json(form, capsys, monkeypatch):
     found = Description("cpu", environment())

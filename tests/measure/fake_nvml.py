@@ -36,54 +36,54 @@ class FakeNvml(ModuleType):
         if query in self.refused:
             raise NVMLError("Not Supported")
 
-    def nvmlInit(self) -> None:  # noqa: N802
+    def nvmlInit(self) -> None:
         self._check("init")
         self.n_open += 1
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
+    def nvmlShutdown(self) -> None:
         self.n_open -= 1
 
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+    def nvmlSystemGetDriverVersion(self) -> str:
         return "580.65.06"
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
         if uuid == self.uuid:
             return "gpu"
         if uuid in self.migs:
             return uuid
         raise NVMLError("Not Found")
 
-    def nvmlDeviceGetHandleByPciBusId(self, pci: str) -> str:  # noqa: N802
+    def nvmlDeviceGetHandleByPciBusId(self, pci: str) -> str:
         if pci == self.pci:
             return "gpu"
         raise NVMLError("Not Found")
 
-    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:  # noqa: N802
+    def nvmlDeviceGetMigMode(self, handle: str) -> list[int]:
         self._check("mig")
         return [int(self.mig_mode), int(self.mig_mode)]
 
-    def nvmlDeviceGetMaxMigDeviceCount(self, handle: str) -> int:  # noqa: N802
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: str) -> int:
         return 7
 
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, index: int) -> str:  # noqa: N802
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, index: int) -> str:
         if index < len(self.migs):
             return self.migs[index]
         raise NVMLError("Not Found")
 
-    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
         self._check("memory")
         used = self.used.pop(0) if len(self.used) > 1 else self.used[0]
         return SimpleNamespace(used=used)
 
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
         self._check("processes")
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes]
 
-    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
         self._check("power")
         return 250_000
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
         self._check("energy")
         self.energy += 5000
         return self.energy

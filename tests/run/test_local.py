@@ -16,7 +16,7 @@ from tests.run.builders import case, order
 @pytest.fixture(scope="module")
 def executor() -> Iterator[LocalExecutor]:
     made = LocalExecutor(tasks.measured)
-    made._server = ForkServer(["tests.run.tasks"])
+    made.server = ForkServer(["tests.run.tasks"])
     yield made
     made.close()
 

@@ -67,6 +67,16 @@ def test_parameters_gradients_and_adams_state_are_told_apart(executor):
     assert 2 * parameters <= breakdown.optimizer_bytes < 2.2 * parameters
 
 
+def test_without_samples_only_the_cold_step_is_run(executor):
+    record = measure(executor, case(length=64), min_samples=0, max_samples=0)
+    assert record.outcome is Outcome.OK, record.message
+    assert record.timing.cold.total_ms > 0
+    assert record.timing.warm == ()
+    assert record.timing.tokens_per_second is None
+    assert record.memory.allocator.warm == ()
+    assert record.memory.allocator.breakdown is not None
+
+
 @pytest.mark.parametrize("workload", ["forward", "attention"])
 def test_the_other_workloads(executor, workload):
     record = measure(executor, case(length=64, workload=workload, optimizer="none"))
@@ -111,7 +121,7 @@ def test_a_slow_case_takes_no_more_samples_than_it_must(executor):
 @pytest.mark.gpu
 def test_the_server_that_workers_are_forked_from_has_not_touched_cuda(executor):
     executor.describe("cuda")
-    descriptors = Path(f"/proc/{executor._server._process.pid}/fd")
+    descriptors = Path(f"/proc/{executor.server._process.pid}/fd")
     assert not [fd for fd in descriptors.iterdir() if "nvidia-uvm" in str(fd.readlink())]
 
 

@@ -24,7 +24,7 @@ class LocalExecutor:
     def __init__(self, measure: Measure = entry.measure) -> None:
         """``measure`` is what a worker runs; it must be importable by name."""
         self._measure = measure
-        self._server = ForkServer(entry.PRELOAD)
+        self.server = ForkServer(entry.PRELOAD)
         self._speeds: dict[tuple[str, str], float | None] = {}
 
     def describe(self, device: str) -> Description:
@@ -42,14 +42,14 @@ class LocalExecutor:
 
     def close(self) -> None:
         """End server and worker."""
-        self._server.close()
+        self.server.close()
 
     def _run(self, order: WorkOrder) -> Record:
         speed = self._speed(order)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         kills_before = cgroup.oom_kills()
         began = time.monotonic()
-        ended = self._server.call(self._measure, order, speed, timeout_s=order.timeout_s)
+        ended = self.server.call(self._measure, order, speed, timeout_s=order.timeout_s)
         wall_ms = (time.monotonic() - began) * 1e3
         if ended.returned:
             overhead = Overhead(start_ms=ended.start_ms or 0.0, stop_ms=ended.stop_ms or 0.0)
@@ -76,7 +76,7 @@ class LocalExecutor:
         return self._speeds.get(key)
 
     def _ask(self, function: Callable[..., object], *args: object) -> object:
-        ended = self._server.call(function, *args, timeout_s=_DESCRIBE_TIMEOUT_S)
+        ended = self.server.call(function, *args, timeout_s=_DESCRIBE_TIMEOUT_S)
         if not ended.returned:
             raise RuntimeError(f"{function.__name__}{args} failed: {_words(ended)}")
         return ended.value

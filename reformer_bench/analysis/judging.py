@@ -1,0 +1,205 @@
+"""Judging: what a claim expects of a figure, what was found, and the verdict that follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reformer_bench.analysis.quantities import Basis
+from reformer_bench.analysis.scaling import Fit, Point
+from reformer_bench.spec.record import Record
+
+TOLERANCE = 0.25
+"""Growth with a power within this of a whole one counts as that power, for every claim alike. It
+covers the logarithm in L log L, which adds about 0.1."""
+_RESOLUTION = 0.5
+"""An interval that reaches further than this can't tell one whole power from the next."""
+
+
+class Outcome(StrEnum):
+    """What the data says of a claim."""
+
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    NOT_MEASURABLE = "not measurable here"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a claim says a figure lies between."""
+
+    text: str
+    low: float
+    high: float
+    unit: str = "exponent"
+
+
+def constant(text: str) -> Expectation:
+    """It does not grow (it may fall)."""
+    return Expectation(text, -math.inf, TOLERANCE)
+
+
+def power(k: int, text: str) -> Expectation:
+    """It grows with a power."""
+    return Expectation(text, k - TOLERANCE, k + TOLERANCE)
+
+
+def falls(text: str) -> Expectation:
+    """It falls, by more than what counts as constant."""
+    return Expectation(text, -math.inf, -TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A figure against what was expected of it."""
+
+    expectation: Expectation
+    holds: bool | None
+    """None: the data can't tell."""
+    figure: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    points: tuple[Point, ...] = ()
+    basis: Basis = "measured"
+    note: str = ""
+    """Why it can't tell, what was left out, and what predictions and FLOPs say beside it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper, and what would count for and against it."""
+
+    id: str
+    statement: str
+    source: str
+    suites: tuple[str, ...]
+    """Which of them measure it."""
+    quantity: str
+    expectations: tuple[Expectation, ...]
+    against: str
+    """What refutes it."""
+    evidence: Callable[[Claim, Sequence[Record]], tuple[Finding, ...]]
+    """From records to findings, one per expectation."""
+    why_not: str = "no record of its suite is among the runs"
+    """Why nothing can be said where no finding can tell."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a claim."""
+
+    claim: Claim
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    sentence: str
+
+
+def judged(expectation: Expectation, fit: Fit | None, basis: Basis, beside: str = "") -> Finding:
+    """A fitted exponent against its bounds.
+
+    Refuted where the whole interval lies outside; held where the exponent lies inside and the
+    interval is narrow enough to tell whole powers apart; otherwise the data can't tell.
+    """
+    if fit is None:
+        return Finding(expectation, None, note=_joined("too few sizes ended with a figure", beside))
+    holds, why = _decide(expectation, fit)
+    note = _joined(why, *_said(fit), beside)
+    return Finding(expectation, holds, fit.exponent, fit.lower, fit.upper, fit.points, basis, note)
+
+
+def _decide(expectation: Expectation, fit: Fit) -> tuple[bool | None, str]:
+    low, high = expectation.low, expectation.high
+    if fit.lower is None or fit.upper is None:
+        return None, "two sizes leave no interval"
+    if fit.upper < low or fit.lower > high:
+        return False, ""
+    if not low <= fit.exponent <= high:
+        return None, "outside the bounds, by less than its interval"
+    reach = max(
+        fit.upper - fit.exponent if math.isfinite(high) else 0.0,
+        fit.exponent - fit.lower if math.isfinite(low) else 0.0,
+    )
+    if reach > _RESOLUTION:
+        return None, "the interval is too wide to tell one power from the next"
+    return True, ""
+
+
+def _said(fit: Fit) -> list[str]:
+    """What was left out of a fit, and how out-of-memory and out-of-time sizes were taken."""
+    words = []
+    if fit.unsettled:
+        words.append(f"{len(fit.unsettled)} smaller sizes left out as not settled")
+    if fit.censored:
+        sizes = "size" if len(fit.censored) == 1 else "sizes"
+        pulled = f", {fit.n_pulling} of them raised the fit" if fit.n_pulling else ""
+        words.append(f"{len(fit.censored)} {sizes} ran out of memory or time{pulled}")
+    return words
+
+
+def within(
+    expectation: Expectation,
+    figure: float | None,
+    basis: Basis = "measured",
+    points: tuple[Point, ...] = (),
+    note: str = "",
+) -> Finding:
+    """A single figure, exact as far as it goes, against its bounds."""
+    holds = None if figure is None else expectation.low <= figure <= expectation.high
+    return Finding(expectation, holds, figure, points=points, basis=basis, note=note)
+
+
+def verdict(claim: Claim, findings: tuple[Finding, ...]) -> Verdict:
+    """Refuted by one finding against it; supported where every one holds."""
+    against = [finding for finding in findings if finding.holds is False]
+    unknown = [finding for finding in findings if finding.holds is None]
+    if against:
+        outcome = Outcome.REFUTED
+        sentence = f"Against it: {'; '.join(map(in_words, against))}."
+    elif not findings or len(unknown) == len(findings):
+        outcome = Outcome.NOT_MEASURABLE
+        notes = list(dict.fromkeys(f.note for f in findings if f.figure is not None and f.note))
+        sentence = f"{_capital('; '.join(notes) or claim.why_not)}."
+    elif unknown:
+        outcome = Outcome.NOT_MEASURABLE
+        held = len(findings) - len(unknown)
+        sentence = (
+            f"{held} of {len(findings)} findings hold; open: {'; '.join(map(in_words, unknown))}."
+        )
+    else:
+        outcome = Outcome.SUPPORTED
+        sentence = f"{_capital('; '.join(map(in_words, findings)))}."
+    if outcome is not Outcome.NOT_MEASURABLE and any(f.basis == "predicted" for f in findings):
+        sentence += " Some of it is predicted, not measured."
+    return Verdict(claim, outcome, findings, sentence)
+
+
+def in_words(finding: Finding) -> str:
+    """``time of full attention in length: 2.01 [1.97, 2.05] (predicted 2.00)``."""
+    shown = "no figure" if finding.figure is None else figure_text(finding)
+    note = f" ({finding.note})" if finding.note else ""
+    return f"{finding.expectation.text}: {shown}{note}"
+
+
+def figure_text(finding: Finding) -> str:
+    """The figure with its interval, in its unit; a dash where there is none."""
+    if finding.figure is None:
+        return "–"
+    if finding.expectation.unit == "bytes":
+        from reformer_bench.spec.units import format_bytes
+
+        text = format_bytes(finding.figure)
+    else:
+        text = f"{finding.figure:.2f}"
+    if finding.lower is not None and finding.upper is not None:
+        text += f" [{finding.lower:.2f}, {finding.upper:.2f}]"
+    return text if finding.basis == "measured" else f"{text} {finding.basis}"
+
+
+def _joined(*words: str) -> str:
+    return "; ".join(word for word in words if word)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,39 @@
+"""``reformer-bench baseline RUN``: keep a run's figures, for later runs to be checked against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write, for example results/baselines/ci.json.",
+)
+def baseline(run: Path, out: Path) -> int:
+    """Write a baseline of RUN, a run's folder or its records file, for check.
+
+    A file that is already there is replaced.
+    """
+    from reformer_bench.cli import exits
+    from reformer_bench.spec.baseline import baseline_of
+    from reformer_bench.spec.errors import InputError
+    from reformer_bench.spec.record import Outcome
+    from reformer_bench.store import load_run, save_baseline
+
+    records = load_run(run).records
+    if not any(record.outcome is Outcome.OK for record in records):
+        click.echo(f"Error: {run}: no case ended with outcome ok: nothing to keep", err=True)
+        return exits.NOTHING_MEASURED
+    try:
+        kept = baseline_of(records)
+    except InputError as error:
+        raise InputError(f"{run}: {error}") from None
+    save_baseline(out, kept)
+    click.echo(f"{out}: {len(kept.cases)} cases")
+    return 0

@@ -1,0 +1,73 @@
+"""``reformer-bench export RUN``: a run as a file that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reformer_bench.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from reformer_bench.store import Run
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "output_format",
+    required=True,
+    type=click.Choice(["pytest-benchmark", "csv", "parquet"]),
+    help="CSV and Parquet: a row for each case, in bytes and milliseconds.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write (default: standard output; Parquet needs a file).",
+)
+def export(run: Path, output_format: str, out: Path | None) -> None:
+    """Write RUN, a run's folder or its records file, in another tool's format."""
+    from reformer_bench.store import load_run
+
+    loaded = load_run(run)
+    if not loaded.records:
+        raise InputError(f"{run}: the run has no records yet")
+    if output_format == "parquet":
+        _write_parquet(loaded, out)
+        return
+    text = _text(loaded, output_format)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
+
+
+def _text(run: Run, output_format: str) -> str:
+    if output_format == "csv":
+        from reformer_bench.report.export import export_csv
+
+        return export_csv(run.records, "details")
+    from reformer_bench.report.benchmark_export import export_pytest_benchmark
+
+    try:
+        return export_pytest_benchmark(run.records, run.path.name)
+    except ValueError as error:
+        raise InputError(f"{run.path}: {error}, so there is nothing for pytest-benchmark") from None
+
+
+def _write_parquet(run: Run, out: Path | None) -> None:
+    from reformer_bench.analysis.frames import case_frame
+
+    if out is None:
+        raise InputError("--out: Parquet is not text: say which file to write")
+    try:
+        case_frame(run.records).to_parquet(out, index=False)
+    except ImportError:
+        raise InputError("--format parquet needs pyarrow: pip install pyarrow") from None
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,91 @@
+"""Autograd's sums of gradients: out of place on fake tensors, in place on real ones.
+
+Where a tensor is used twice, autograd adds the two gradients up. It adds into one of them if
+nobody else holds it, but never while a dispatch mode looks on (input_buffer.cpp,
+can_accumulate_inplace). A prediction has to do what the real run does.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._prims_common import is_non_overlapping_and_dense_or_false
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_ENGINE = "_engine_run_backward"
+# From the caller's frame to the engine's lie torch's own wrappers of a dispatch mode.
+_WRAPPERS = 3
+
+
+Holders = tuple[int, int, int]
+"""How many hold a tensor, its storage and its Python object."""
+
+
+def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tensor] | None:
+    """For the operands of an addition: (into which, what), if autograd would add in place.
+
+    ``single`` are the holders of a gradient that is autograd's own. To be called by
+    ``__torch_dispatch__`` itself, with its own arguments.
+    """
+    if len(args) != 2 or torch.is_grad_enabled() or not _called_by_engine():
+        return None
+    for place, counts in enumerate(_holders(args)):
+        if counts == single and is_non_overlapping_and_dense_or_false(args[place]):
+            return args[place], args[1 - place]
+    return None
+
+
+def _called_by_engine() -> bool:
+    """Whether no Python code, but autograd itself, has called the operator."""
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_WRAPPERS):
+        frame = frame.f_back if frame is not None else None
+        if frame is not None and frame.f_code.co_name == _ENGINE:
+            return True
+    return False
+
+
+def _holders(args: tuple[Any, ...]) -> list[Holders]:
+    return [
+        (
+            tensor._use_count(),
+            torch._C._storage_Use_Count(tensor.untyped_storage()._cdata),
+            sys.getrefcount(tensor),
+        )
+        for tensor in args
+    ]
+
+
+@functools.cache
+def single_holder() -> Holders:
+    """The holders of a gradient that only autograd has, as they look from a dispatch mode.
+
+    To be asked for outside any mode and any backward pass.
+    """
+    seen: list[Holders] = []
+
+    class Look(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            if func is torch.ops.aten.add.Tensor:
+                seen.extend(_looked_at(args))
+            return func(*args, **(kwargs or {}))
+
+    with torch.enable_grad(), FakeTensorMode(), Look():
+        x = torch.ones(2, requires_grad=True) * 2
+        (torch.sin(x) * torch.cos(x)).sum().backward()
+    assert len(seen) == 2, f"expected one sum of two gradients, saw {seen}"
+    assert seen[0] == seen[1], f"expected two gradients held alike, saw {seen}"
+    return seen[0]
+
+
+def _looked_at(args: tuple[Any, ...]) -> list[Holders]:
+    # A frame of its own, so that it holds as many references as ``adds_in_place`` does.
+    return _holders(args)

@@ -1,0 +1,39 @@
+"""DeviceModel: how a kind of device allocates, as far as that is known without the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from reformer_bench.measure.hidden_cuda import hidden_on_cuda
+from reformer_bench.measure.hidden_memory import hidden_on_cpu
+from reformer_bench.measure.storage_ledger import exactly
+
+_CUDA_BLOCK_BYTES = 512
+"""kMinBlockSize of CUDACachingAllocator: every allocation is a multiple of it."""
+
+
+@dataclass(frozen=True)
+class DeviceModel:
+    """What a device's allocator takes for a request, and what operators hold out of sight."""
+
+    kind: Literal["cpu", "cuda"]
+    rounded: Callable[[int], int]
+    hidden: Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], int]
+    wraps_numbers: bool
+    """Whether Python numbers become tensors in the device's memory."""
+    constant_bytes: int = 0
+    """Held from the first matrix product on, for as long as the process lives."""
+
+
+def _blocks(n_bytes: int) -> int:
+    return -(-n_bytes // _CUDA_BLOCK_BYTES) * _CUDA_BLOCK_BYTES
+
+
+CPU = DeviceModel("cpu", exactly, hidden_on_cpu, wraps_numbers=True)
+
+
+def cuda(workspace_bytes: int) -> DeviceModel:
+    """A CUDA device whose cuBLAS takes a workspace of that size."""
+    return DeviceModel("cuda", _blocks, hidden_on_cuda, False, workspace_bytes)

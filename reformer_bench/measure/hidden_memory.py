@@ -1,0 +1,213 @@
+"""What CPU operators of PyTorch allocate out of sight while they run, beyond their results.
+
+Each figure was read off the allocator's own events (measure.cpu_allocator), operator by operator,
+for PyTorch 2.13, and agrees with the kernel's source where one is named. Amounts that depend on
+the number of threads take torch.get_num_threads().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reformer_bench.measure.promotion import common_dtype, dtype_of_number
+
+_aten = torch.ops.aten
+
+Hidden = Callable[..., int]
+"""(result, *arguments) to the bytes an operator holds, at its worst, beside its results."""
+
+
+def _bytes(tensor: Tensor, dtype: torch.dtype | None = None) -> int:
+    return tensor.numel() * (dtype or tensor.dtype).itemsize
+
+
+def _number_bytes(number: complex) -> int:
+    """A Python number becomes a tensor of one element of int64, double, bool or complex double."""
+    return 1 if isinstance(number, bool) else 16 if isinstance(number, complex) else 8
+
+
+def _elementwise(out: Any, *operands: Any, **_: Any) -> int:
+    """TensorIterator on the CPU: operands, and a result written in place, of another dtype than
+    the one computed in are copied to it (TensorIterator.cpp, compute_types); numbers are wrapped
+    in tensors first."""
+    common = common_dtype(operands)
+    hidden = 0
+    for operand in operands:
+        if isinstance(operand, Tensor):
+            if operand.dtype != common:
+                hidden += _bytes(operand, common)
+        else:
+            hidden += _number_bytes(operand)
+            if dtype_of_number(operand) != common:
+                hidden += common.itemsize
+    return hidden
+
+
+def _divide(out: Any, *operands: Any, **options: Any) -> int:
+    """True division of integers computes in floats."""
+    common = common_dtype(operands)
+    if common.is_floating_point or options.get("rounding_mode") is not None:
+        return _elementwise(out, *operands)
+    return sum(_bytes(x, out.dtype) for x in operands if isinstance(x, Tensor)) + sum(
+        _number_bytes(x) + out.dtype.itemsize for x in operands if not isinstance(x, Tensor)
+    )
+
+
+def _with_scale(out: Any, *operands: Any, **_: Any) -> int:
+    """addcmul, addcdiv: the factor ``value`` stays a number."""
+    return _elementwise(out, *operands[:3])
+
+
+def _sum(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
+    """Integers are copied to int64 before they are added; a full sum of many elements has a place
+    for each thread (TensorIteratorReduce.cpp, two_pass_reduction)."""
+    copy = _bytes(x, out.dtype) if x.dtype != out.dtype and not x.dtype.is_floating_point else 0
+    return copy + _full_reduction(out, x)
+
+
+def _full_reduction(out: Tensor, x: Tensor, n_results: int = 1) -> int:
+    threads = torch.get_num_threads()
+    if out.numel() != 1 or x.numel() < _GRAIN or threads == 1:
+        return 0
+    return n_results * threads * out.dtype.itemsize
+
+
+_GRAIN = 32768
+"""at::internal::GRAIN_SIZE: elements that one thread takes at least."""
+
+
+def _mean(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
+    """A sum, then divided in place by a wrapped number; of bfloat16 a float32 copy is summed."""
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return _bytes(x, torch.float32) + _bytes(out, torch.float32)
+    return 8 + out.dtype.itemsize
+
+
+def _logsumexp(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
+    """exp(x − max) of the whole input, and the maxima (ReduceOps.cpp, logsumexp_out_impl)."""
+    return _bytes(x) + _bytes(out)
+
+
+def _layer_norm(out: Any, x: Tensor, *_: Any) -> int:
+    return _contiguous_copies(x)
+
+
+def _layer_norm_backward(out: Any, dy: Tensor, x: Tensor, shape: list[int], *_: Any) -> int:
+    """Sums for the gradients of weight and bias, of each thread (layer_norm_kernel.cpp)."""
+    width = 1
+    for size in shape:
+        width *= size
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    sums = 2 * torch.get_num_threads() * width * wide.itemsize
+    return _contiguous_copies(dy, x) + sums
+
+
+def _softmax(out: Any, x: Tensor, *_: Any) -> int:
+    return _contiguous_copies(x)
+
+
+def _softmax_backward(out: Any, dy: Tensor, y: Tensor, *_: Any) -> int:
+    return _contiguous_copies(dy, y)
+
+
+def _embedding_backward(out: Any, dy: Tensor, tokens: Tensor, *_: Any) -> int:
+    return _contiguous_copies(dy, tokens)
+
+
+def _contiguous_copies(*tensors: Tensor) -> int:
+    """Copies that kernels make of arguments that aren't contiguous (``expect_contiguous``)."""
+    return sum(_bytes(x) for x in tensors if not x.is_contiguous())
+
+
+def _sort(out: Any, x: Tensor, *arguments: Any, **options: Any) -> int:
+    """Positions 0, 1, … along the sorted dimension, copied to every row (Sorting.cpp)."""
+    dim = options.get("dim", -1)
+    return x.shape[dim] * 8 if x.dim() else 0
+
+
+def _flash_forward(out: Any, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+    """Scores, maxima, sums and output of one tile for each thread, and for narrow dtypes the
+    tile's weights once more (FlashAttentionKernel.cpp, cpu_flash_attention)."""
+    rows, keys = _flash_tile(q, k)
+    wide, threads = _wide(q), torch.get_num_threads()
+    tile = rows * keys + 2 * rows + rows * v.shape[-1]
+    narrow = rows * keys * q.dtype.itemsize if q.dtype.itemsize < wide.itemsize else 0
+    return threads * (tile * wide.itemsize + narrow)
+
+
+def _flash_backward(
+    out: Any, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any
+) -> int:
+    """Weights and their gradients of one tile for each thread, for narrow dtypes twice, and one
+    tile's row sums (FlashAttentionKernel.cpp, cpu_flash_attention_backward). An incoming gradient
+    that isn't laid out by (batch, position, head) is copied."""
+    rows, keys = _flash_tile(q, k)
+    wide, threads = _wide(q), torch.get_num_threads()
+    size = wide.itemsize + (q.dtype.itemsize if q.dtype.itemsize < wide.itemsize else 0)
+    copy = 0 if _lies_by_position(grad) else _bytes(grad)
+    return copy + 2 * threads * rows * keys * size + rows * wide.itemsize
+
+
+def _lies_by_position(x_BHLD: Tensor) -> bool:
+    """Whether x with positions before heads is contiguous."""
+    (b, h, n, d), (by_b, by_h, by_n, by_d) = x_BHLD.shape, x_BHLD.stride()
+    expected = 1
+    for size, stride in ((d, by_d), (h, by_h), (n, by_n), (b, by_b)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _flash_tile(q: Tensor, k: Tensor) -> tuple[int, int]:
+    """(queries, keys) of a tile, by the number of queries."""
+    length = q.shape[2]
+    rows = 256 if length >= 768 else 64 if length >= 192 else 32
+    return min(rows, length), min(512, k.shape[2])
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
+
+
+_BINARY = (
+    *("add", "sub", "rsub", "mul", "fmod", "remainder", "atan2", "logaddexp"),
+    *("lt", "le", "gt", "ge", "eq", "ne", "maximum", "minimum"),
+    *("bitwise_and", "bitwise_or", "bitwise_xor", "logical_and", "logical_or", "logical_xor"),
+)
+
+_OF_CPU: dict[Any, Hidden] = {
+    _aten.div: _divide,
+    _aten.div_: _divide,
+    _aten.addcmul: _with_scale,
+    _aten.addcmul_: _with_scale,
+    _aten.addcdiv: _with_scale,
+    _aten.addcdiv_: _with_scale,
+    _aten.sum: _sum,
+    _aten.mean: _mean,
+    _aten.logsumexp: _logsumexp,
+    _aten.native_layer_norm: _layer_norm,
+    _aten._softmax: _softmax,
+    _aten._log_softmax: _softmax,
+    _aten._softmax_backward_data: _softmax_backward,
+    _aten._log_softmax_backward_data: _softmax_backward,
+    _aten.embedding_dense_backward: _embedding_backward,
+    _aten.native_layer_norm_backward: _layer_norm_backward,
+    _aten.sort: _sort,
+    _aten._scaled_dot_product_flash_attention_for_cpu: _flash_forward,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _flash_backward,
+}
+for _name in _BINARY:
+    for _packet in (getattr(_aten, _name, None), getattr(_aten, _name + "_", None)):
+        if _packet is not None:
+            _OF_CPU[_packet] = lambda out, a, b, *_, **__: _elementwise(out, a, b)
+
+
+def hidden_on_cpu(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Bytes that an operator holds on the CPU, at its worst, beside its results and arguments."""
+    formula = _OF_CPU.get(operator.overloadpacket)
+    return 0 if formula is None else formula(out, *args, **kwargs)

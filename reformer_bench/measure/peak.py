@@ -1,0 +1,132 @@
+"""Peak of a block of code: the most that it had allocated at once, and what that was made of."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from reformer_bench.measure.device_model import CPU, cuda
+from reformer_bench.measure.fake_tensor import record_fake_allocations
+from reformer_bench.measure.profiler import MemoryProfile
+from reformer_bench.measure.timeline import PhaseInterval, Timeline
+from reformer_bench.spec.devices import CUBLAS_WORKSPACE_BYTES
+
+PeakMetric = Literal["allocated", "predicted"]
+
+# A timeline tells what outlives a forward phase; here the whole block is one.
+_BLOCK = "forward"
+_EVER_NS = 2**62
+
+
+@dataclass(frozen=True)
+class PeakReading:
+    """The most bytes that a block of code had allocated at once, of what it allocated itself."""
+
+    device: str
+    """``cpu`` or ``cuda:N``; of a prediction, ``cpu`` or ``cuda``."""
+    metric: PeakMetric
+    peak_bytes: int
+    kept_bytes: int
+    """Of the peak, what was still alive when the block ended."""
+    sizes_bytes: tuple[int, ...]
+    """Each allocation alive at the peak, the largest first."""
+
+    @property
+    def temporary_bytes(self) -> int:
+        """Of the peak, what was gone when the block ended."""
+        return self.peak_bytes - self.kept_bytes
+
+
+class PeakRecording:
+    """Holds the reading of a block once it has ended."""
+
+    def __init__(self) -> None:
+        self._reading: PeakReading | None = None
+
+    @property
+    def reading(self) -> PeakReading:
+        """The reading. RuntimeError while the block still runs."""
+        if self._reading is None:
+            raise RuntimeError("the block has not ended: read its peak after it")
+        return self._reading
+
+    def finish(self, device: str, metric: PeakMetric, timeline: Timeline) -> None:
+        """Take the reading from the block's events."""
+        peak = timeline.peak()
+        sizes = sorted((size for _, size, _ in timeline.alive_at(peak)), reverse=True)
+        self._reading = PeakReading(
+            device=device,
+            metric=metric,
+            peak_bytes=peak.allocated_bytes,
+            kept_bytes=timeline.breakdown(peak).activations_bytes,
+            sizes_bytes=tuple(sizes),
+        )
+
+
+@contextmanager
+def record_peak(device: str = "auto", metric: PeakMetric = "allocated") -> Iterator[PeakRecording]:
+    """Records while the block runs; memory that was allocated before it is not counted.
+
+    ``allocated``: what torch's allocator gave, exactly; on CUDA in its blocks of 512 bytes. Only
+    the calling thread and autograd's are seen. ``predicted``: the block runs on fake tensors,
+    which hold no memory and no values, and needs no device; make every tensor inside it, and add
+    cuBLAS's own workspace for CUDA. ``auto`` is a CUDA device if there is one; of a prediction, the
+    CPU.
+
+    Raises ValueError for a device or a metric that doesn't exist, RuntimeError for a CUDA device
+    that isn't there.
+    """
+    if metric not in get_args(PeakMetric):
+        allowed = ", ".join(get_args(PeakMetric))
+        raise ValueError(f"metric = {metric!r} is not a metric (allowed: {allowed})")
+    recording = PeakRecording()
+    where = _device(device, metric)
+    # What nothing refers to any more is not to be freed in the middle of the block.
+    gc.collect()
+    with _predicted(where, recording) if metric == "predicted" else _measured(where, recording):
+        yield recording
+
+
+@contextmanager
+def _measured(device: torch.device, recording: PeakRecording) -> Iterator[None]:
+    profile = MemoryProfile(device)
+    profile.start()
+    try:
+        yield
+    finally:
+        profile.stop()
+        whole = PhaseInterval(_BLOCK, 0, _EVER_NS)
+        recording.finish(str(device), "allocated", Timeline.from_events(profile.events, [whole]))
+
+
+@contextmanager
+def _predicted(device: torch.device, recording: PeakRecording) -> Iterator[None]:
+    model = CPU if device.type == "cpu" else cuda(CUBLAS_WORKSPACE_BYTES)
+    with record_fake_allocations(model) as found, found.phase(_BLOCK):
+        yield
+    recording.finish(device.type, "predicted", found.timeline)
+
+
+def _device(name: str, metric: PeakMetric) -> torch.device:
+    """The device of that name, with its index where it is to be measured on."""
+    if name == "auto":
+        name = "cuda" if metric == "allocated" and torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not name.startswith("cuda"):
+        raise ValueError(f"device = {name!r} is not a device (allowed: auto, cpu, cuda, cuda:N)")
+    device = torch.device(name)
+    if device.type == "cpu" or metric == "predicted":
+        return device
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device = {name!r}: torch {torch.__version__} sees no CUDA device here "
+            "(metric = 'predicted' needs none)"
+        )
+    torch.cuda.init()
+    return torch.device(
+        "cuda", torch.cuda.current_device() if device.index is None else device.index
+    )

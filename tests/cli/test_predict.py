@@ -1,0 +1,138 @@
+"""``predict``, ``max-len``, ``validate`` and ``run --device none``, from the command line."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from reformer_bench.cli.main import main
+from reformer_bench.spec.record import Outcome
+from reformer_bench.store import load_run
+
+TINY = (
+    "--set", "model.d_model=16", "--set", "model.d_ff=32", "--set", "model.n_heads=2",
+    "--set", "model.n_layers=1",
+)  # fmt: skip
+SUITE = """
+name = "tiny"
+description = "for tests"
+lengths = [64, 4096]
+model = { d_model = 16, d_ff = 32, n_heads = 2, n_layers = 1 }
+variants.transformer.preset = "transformer"
+variants.reformer.preset = "reformer"
+"""
+
+
+def call(capsys, *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out, captured.err
+
+
+def test_json_holds_bytes_that_add_up(capsys):
+    code, out, _ = call(
+        capsys, "predict", *TINY, "--seq-len", "64,128", "--memory-budget", "1MiB",
+        "--format", "json",
+    )  # fmt: skip
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["length"] for row in rows] == [64, 128]
+    for row in rows:
+        assert row["fits"] is (row["peak_bytes"] <= 2**20)
+        assert row["flops"] > 0
+
+
+def test_csv_has_a_line_for_each_length_of_each_preset(capsys):
+    _, out, _ = call(
+        capsys, "predict", *TINY, "--preset", "reformer", "--preset", "transformer",
+        "--seq-len", "64", "--format", "csv",
+    )  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["variant"] for row in rows] == ["reformer", "transformer"]
+
+
+def test_the_table_says_what_fits_in_a_device(capsys):
+    code, out, _ = call(
+        capsys, "predict", *TINY, "--seq-len", "64", "--device-profile", "t4", "--dtype", "bfloat16"
+    )
+    assert code == 0
+    assert "t4" in out
+    assert "yes" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--device-profile", "h100"), "did you mean 'h100-80'"),
+        (("--memory-budget", "lots"), "--memory-budget: 'lots' is not a size"),
+        (("--preset", "gpt"), "--preset: 'gpt' is not a preset"),
+        (("--set", "model.layers=3"), "did you mean 'n_layers'"),
+        (("--seq-len", "none"), "--seq-len: 'none' is not a sequence length"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_wrong_input_is_one_line_that_names_the_option(capsys, arguments, words):
+    code, _, err = call(capsys, "predict", *arguments)
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_max_len_gives_a_length_that_fits_and_runs_it(capsys):
+    code, out, _ = call(
+        capsys, "max-len", *TINY, "--memory-budget", "64MiB", "--preset", "transformer",
+        "--verify", "--format", "json",
+    )  # fmt: skip
+    (row,) = json.loads(out)
+    assert code == 0
+    assert row["predicted_peak_bytes"] <= 64 * 2**20
+    assert 1000 < row["longest"] < row["too_long"]
+    # RLIMIT_DATA counts what the C library keeps besides what torch asks of it.
+    assert row["outcome"] in {"ok", "host-oom"}
+
+
+def test_max_len_needs_something_to_fit_in(capsys):
+    code, _, err = call(capsys, "max-len", *TINY)
+    assert code == 2
+    assert "--memory-budget or --device-profile" in err
+
+
+def test_validate_compares_and_holds_the_bound(capsys):
+    code, out, _ = call(capsys, "validate", "--count", "2", "--max-error", "1%")
+    assert code == 0
+    assert "2 of 2 equal to the byte" in out
+    code, _, err = call(capsys, "validate", "--max-error", "much")
+    assert code == 2
+    assert "--max-error: 'much' is not a percentage" in err
+
+
+def test_device_none_keeps_predictions_as_records(capsys, tmp_path):
+    suite, out = tmp_path / "tiny.toml", tmp_path / "out"
+    suite.write_text(SUITE)
+    code, _, err = call(
+        capsys, "run", "--suite", suite, "--device", "none", "--memory-budget", "32MiB",
+        "--out", out,
+    )  # fmt: skip
+    assert code == 0, err
+    records = {(r.case.variant, r.case.length): r for r in load_run(out).records}
+    assert len(records) == 4
+    over = records["transformer", 4096]
+    assert over.outcome is Outcome.OVER_BUDGET
+    assert "not started: predicted to take" in over.message
+    fits = records["reformer", 4096]
+    assert fits.outcome is Outcome.OK
+    assert fits.memory.allocator.source == "fake-tensor"
+    assert fits.timing is None
+    assert (out / "train_step-memory.png").is_file()
+
+
+def test_a_dry_run_shows_predicted_peaks(capsys, tmp_path):
+    suite = tmp_path / "tiny.toml"
+    suite.write_text(SUITE)
+    arguments = ("run", "--suite", suite, "--device", "cpu", "--dry-run")
+    _, shown, _ = call(capsys, *arguments)
+    assert shown.count("≈") == 4
+    _, shown, _ = call(capsys, *arguments, "--no-predict")
+    assert "≈" not in shown
