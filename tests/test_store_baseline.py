@@ -73,5 +73,5 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, text, said):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="nothing.json: cannot be read"):
+    with pytest.raises(InputError, match=r"nothing\.json: cannot be read"):
         load_baseline(tmp_path / "nothing.json")
