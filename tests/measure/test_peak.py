@@ -59,7 +59,7 @@ def test_predicted_for_cuda_counts_blocks_and_needs_no_device():
 
 
 def test_a_block_that_raises_is_read_as_well():
-    with pytest.raises(ZeroDivisionError), record_peak("cpu") as recording:
+    with pytest.raises(ZeroDivisionError), record_peak("cpu") as recording:  # noqa: PT012
         torch.empty(N)
         1 / 0  # noqa: B018
     assert recording.reading.peak_bytes == 4 * N

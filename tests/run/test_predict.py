@@ -59,7 +59,9 @@ def test_the_same_seed_draws_the_same_cases():
 @pytest.mark.parametrize("attention", ["lsh", "local", "memory_efficient"], ids=lambda name: name)
 @pytest.mark.parametrize("residual", ["reversible", "standard"])
 def test_following_repeated_work_once_changes_nothing(attention, residual):
-    one = case("reformer", length=97, attention=attention, residual=residual, ff_chunks=3, loss_chunks=2)
+    one = case(
+        "reformer", length=97, attention=attention, residual=residual, ff_chunks=3, loss_chunks=2
+    )
     once, each = predict_case(one), predict_case(one, follow_all=True)
     assert once.memory == each.memory
     assert once.flops == each.flops
