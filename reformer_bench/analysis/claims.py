@@ -105,7 +105,7 @@ CLAIMS: tuple[Claim, ...] = (
         id="table-3",
         statement="The five models are ordered and scale in l, n_l and d_ff as Table 3 says.",
         source="Table 3",
-        suites=("table-3",),
+        suites=("table-3", "table-3-width"),
         quantity="activation memory of a training step, in length, layers and d_ff",
         expectations=_table_3(),
         against="any of the fifteen exponents, or the order",
@@ -203,7 +203,14 @@ CLAIMS: tuple[Claim, ...] = (
 def judge_claims(records: Iterable[Record]) -> list[Verdict]:
     """A verdict on every claim, in the paper's order."""
     known = latest(records)
-    return [verdict(claim, claim.evidence(claim, known)) for claim in CLAIMS]
+    return [
+        verdict(
+            claim,
+            claim.evidence(claim, known),
+            was_run=any(record.case.suite in claim.suites for record in known),
+        )
+        for claim in CLAIMS
+    ]
 
 
 def is_judged(found: Verdict) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from reformer_bench.analysis.judging import Expectation, Finding, judged, within
+from reformer_bench.analysis.judging import Expectation, Finding, judged, two_decimals, within
 from reformer_bench.analysis.quantities import (
     FLOPS,
     MEMORY,
     TIME,
+    Basis,
     Quantity,
+    activation_bytes,
     growth,
+    is_measured,
     predicted_memory,
 )
 from reformer_bench.analysis.scaling import Point
@@ -68,6 +72,12 @@ def where(
     ]
 
 
+def at_longest(records: Records) -> list[Record]:
+    """Records of the longest length at which any case ended, so that no fit mixes lengths."""
+    ended = [length(record) for record in records if record.outcome is Outcome.OK]
+    return where(records, keep=lambda r: length(r) == max(ended, default=0))
+
+
 def memory_growth(
     expectation: Expectation, records: Records, x: Callable[[Record], float]
 ) -> Finding:
@@ -76,7 +86,7 @@ def memory_growth(
     predicted = growth(records, x, predicted_memory(records))
     if measured is None and predicted is not None:
         return judged(expectation, predicted, "predicted")
-    beside = "" if predicted is None else f"predicted {predicted.exponent:.2f}"
+    beside = "" if predicted is None else f"predicted {two_decimals(predicted.exponent)}"
     return judged(expectation, measured, "measured", beside)
 
 
@@ -85,7 +95,7 @@ def time_growth(
 ) -> Finding:
     """Measured time against an expected power, with that of the counted FLOPs beside it."""
     counted = growth(records, x, FLOPS)
-    beside = "" if counted is None else f"FLOPs {counted.exponent:.2f}"
+    beside = "" if counted is None else f"FLOPs {two_decimals(counted.exponent)}"
     return judged(expectation, growth(records, x, TIME), "measured", beside)
 
 
@@ -111,7 +121,7 @@ def linear_lsh(claim: Claim, records: Records) -> Findings:
 
 def depth_free(claim: Claim, records: Records) -> Findings:
     """Activation memory in depth: constant for a reversible stack, linear for a residual one."""
-    found = of_suites(claim, records)
+    found = at_longest(where(of_suites(claim, records), keep=_is_float32))
     reversible, standard = claim.expectations
     return (
         memory_growth(reversible, where(found, residual="reversible"), depth),
@@ -119,9 +129,13 @@ def depth_free(claim: Claim, records: Records) -> Findings:
     )
 
 
+def _is_float32(record: Record) -> bool:
+    return record.case.model.dtype == "float32"
+
+
 def ff_chunks(claim: Claim, records: Records) -> Findings:
     """Activation memory in d_ff: constant in chunks, linear without."""
-    found = of_suites(claim, records)
+    found = at_longest(of_suites(claim, records))
     chunked, whole = claim.expectations
     return (
         memory_growth(chunked, where(found, chunked=True), width),
@@ -148,15 +162,16 @@ _LEANER = (
 
 def table_3(claim: Claim, records: Records) -> Findings:
     """The five models in length, depth and d_ff, and their order."""
-    found = of_suites(claim, records)
+    plain, wide = ([r for r in records if r.case.suite == suite] for suite in claim.suites)
     slices = {"length": (length, _along_length), "layers": (depth, _along_depth)}
     slices["d_ff"] = (width, _along_width)
     findings = []
     for expectation in claim.expectations[:-1]:
         name, _, axis = expectation.text.partition(", memory in ")
         x, chosen = slices[axis]
+        found = wide if axis == "d_ff" else plain
         findings.append(memory_growth(expectation, chosen(_model_of_table(found, name)), x))
-    return (*findings, _order(claim.expectations[-1], found))
+    return (*findings, _order(claim.expectations[-1], plain))
 
 
 def _model_of_table(records: Records, name: str) -> list[Record]:
@@ -171,9 +186,11 @@ def _along_length(records: Records) -> list[Record]:
 
 
 def _along_depth(records: Records) -> list[Record]:
-    """The narrowest, at the longest length."""
-    at = (max(map(length, records), default=0), min(map(width, records), default=0))
-    return where(records, keep=lambda r: (length(r), width(r)) == at)
+    """The narrowest, at the longest length at which three or more ended."""
+    narrow = where(records, keep=lambda r: width(r) == min(map(width, records)))
+    ended = Counter(length(r) for r in narrow if activation_bytes(r) is not None)
+    longest = max((n for n, count in ended.items() if count >= 3), default=max(ended, default=0))
+    return where(narrow, keep=lambda r: length(r) == longest)
 
 
 def _along_width(records: Records) -> list[Record]:
@@ -183,22 +200,25 @@ def _along_width(records: Records) -> list[Record]:
 
 
 def _order(expectation: Expectation, records: Records) -> Finding:
-    """The largest ratio of a leaner model to the one before it, deepest at the longest length."""
+    """The largest ratio of a leaner model to the one before it, each pair at the longest length
+    and then the most layers that both have."""
+    basis: Basis = "measured" if any(map(is_measured, records)) else "predicted"
+    known = [record for record in records if basis == "predicted" or is_measured(record)]
     ratios = {}
     for before, after in _LEANER:
-        heavy, light = (
-            _deepest(_along_depth(_model_of_table(records, n))) for n in (before, after)
-        )
-        if heavy is None or light is None:
-            return within(expectation, None, note=f"{before} or {after} has no figure")
-        ratios[f"{after} to {before}"] = light / heavy
+        heavy, light = (_by_size(_model_of_table(known, name)) for name in (before, after))
+        shared = heavy.keys() & light.keys()
+        if not shared:
+            return within(expectation, None, note=f"{before} and {after} share no size")
+        ratios[f"{after} to {before}"] = light[max(shared)] / heavy[max(shared)]
     worst = max(ratios, key=lambda name: ratios[name])
-    return within(expectation, ratios[worst], note=f"the largest is {worst}")
+    return within(expectation, ratios[worst], basis, note=f"the largest is {worst}")
 
 
-def _deepest(records: Records) -> float | None:
-    known = [(depth(r), value) for r in records if (value := MEMORY.of(r)) is not None]
-    return max(known)[1] if known else None
+def _by_size(records: Records) -> dict[tuple[float, float], float]:
+    """Activation memory by length and layers."""
+    found = {(length(r), depth(r)): activation_bytes(r) for r in records}
+    return {size: value for size, value in found.items() if value is not None}
 
 
 def flat_speed(claim: Claim, records: Records) -> Findings:
@@ -216,14 +236,14 @@ def flat_speed(claim: Claim, records: Records) -> Findings:
 
 def more_hashes(claim: Claim, records: Records) -> Findings:
     """Error on planted neighbours falls with rounds; time grows with them."""
-    lsh = where(of_suites(claim, records), attention="lsh")
+    lsh = at_longest(where(of_suites(claim, records), attention="lsh"))
     error, time = claim.expectations
     beside = []
     for inputs, which in (("planted", "missed"), ("random", "missed"), ("random", "error")):
         fit = growth(lsh, rounds, _quality(inputs, which))
         if fit is not None:
             words = "attention missed" if which == "missed" else "error"
-            beside.append(f"{words} on {inputs} vectors {fit.exponent:.2f}")
+            beside.append(f"{words} on {inputs} vectors {two_decimals(fit.exponent)}")
     measured = growth(lsh, rounds, _quality("planted", "error"))
     return (
         judged(error, measured, "measured", ", ".join(beside)),
@@ -276,7 +296,7 @@ def deep_64k(claim: Claim, records: Records) -> Findings:
             and r.case.model.n_heads >= 8
         ),
     )
-    own = of_suites(claim, reformers)
+    own = at_longest(where(of_suites(claim, reformers), keep=lambda r: length(r) >= 65_536))
     small = min((r.case.model.d_model for r in own), default=0)
     scaled = where(own, keep=lambda r: r.case.model.d_model == small)
     return _smallest_peak(fits, size), memory_growth(deep, scaled, depth)

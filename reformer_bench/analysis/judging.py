@@ -10,6 +10,7 @@ from enum import StrEnum
 from reformer_bench.analysis.quantities import Basis
 from reformer_bench.analysis.scaling import Fit, Point
 from reformer_bench.spec.record import Record
+from reformer_bench.spec.units import format_bytes
 
 TOLERANCE = 0.25
 """Growth with a power within this of a whole one counts as that power, for every claim alike. It
@@ -82,8 +83,8 @@ class Claim:
     """What refutes it."""
     evidence: Callable[[Claim, Sequence[Record]], tuple[Finding, ...]]
     """From records to findings, one per expectation."""
-    why_not: str = "no record of its suite is among the runs"
-    """Why nothing can be said where no finding can tell."""
+    why_not: str = ""
+    """Why nothing can be said where no finding can tell, if there is more to it than the data."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,11 @@ def within(
     return Finding(expectation, holds, figure, points=points, basis=basis, note=note)
 
 
-def verdict(claim: Claim, findings: tuple[Finding, ...]) -> Verdict:
-    """Refuted by one finding against it; supported where every one holds."""
+def verdict(claim: Claim, findings: tuple[Finding, ...], *, was_run: bool = True) -> Verdict:
+    """Refuted by one finding against it; supported where every one holds.
+
+    ``was_run``: whether there is any record of its suites.
+    """
     against = [finding for finding in findings if finding.holds is False]
     unknown = [finding for finding in findings if finding.holds is None]
     if against:
@@ -159,8 +163,10 @@ def verdict(claim: Claim, findings: tuple[Finding, ...]) -> Verdict:
         sentence = f"Against it: {'; '.join(map(in_words, against))}."
     elif not findings or len(unknown) == len(findings):
         outcome = Outcome.NOT_MEASURABLE
-        notes = list(dict.fromkeys(f.note for f in findings if f.figure is not None and f.note))
-        sentence = f"{_capital('; '.join(notes) or claim.why_not)}."
+        words = claim.why_not or "no record of its suite is among the runs"
+        if was_run and not claim.why_not:
+            words = "; ".join(map(in_words, findings))
+        sentence = f"{_capital(words)}."
     elif unknown:
         outcome = Outcome.NOT_MEASURABLE
         held = len(findings) - len(unknown)
@@ -187,14 +193,17 @@ def figure_text(finding: Finding) -> str:
     if finding.figure is None:
         return "–"
     if finding.expectation.unit == "bytes":
-        from reformer_bench.spec.units import format_bytes
-
         text = format_bytes(finding.figure)
     else:
-        text = f"{finding.figure:.2f}"
+        text = two_decimals(finding.figure)
     if finding.lower is not None and finding.upper is not None:
-        text += f" [{finding.lower:.2f}, {finding.upper:.2f}]"
+        text += f" [{two_decimals(finding.lower)}, {two_decimals(finding.upper)}]"
     return text if finding.basis == "measured" else f"{text} {finding.basis}"
+
+
+def two_decimals(value: float) -> str:
+    """A figure with two decimals, and no sign on a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _joined(*words: str) -> str:

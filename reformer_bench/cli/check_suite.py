@@ -13,7 +13,7 @@ import click
 from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
-    from reformer_bench.run.executor import Executor
+    from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.spec.record import Record
     from reformer_bench.spec.suite import Suite
 
@@ -42,7 +42,7 @@ def run_suite(name: str, device: str, out: Path | None) -> list[Record]:
         executor.close()
 
 
-def _run(suite: Suite, device: str, folder: Path, executor: Executor) -> list[Record]:
+def _run(suite: Suite, device: str, folder: Path, executor: LocalExecutor) -> list[Record]:
     from reformer_bench.run.expand import device_kind, expand
     from reformer_bench.run.predictions import predict_all
     from reformer_bench.run.session import Session
@@ -65,6 +65,6 @@ def _run(suite: Suite, device: str, folder: Path, executor: Executor) -> list[Re
             cases,
             suite.on(device_kind(description.device)),
             description.environment,
-            predictions=predict_all(cases),
+            predictions=predict_all(cases, warm=executor.server),
         )
         return session.run()

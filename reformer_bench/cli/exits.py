@@ -2,6 +2,8 @@
 
 REGRESSION = 1
 """``check``: a case needs more than its tolerance allows, or no longer fits."""
+REFUTED = 1
+"""``claims``: a claim of the paper is refuted."""
 INPUT = 2
 """The input was wrong; one line on stderr says what."""
 NOT_COMPARABLE = 3

@@ -24,6 +24,7 @@ COMMANDS = {
     "baseline": "reformer_bench.cli.baseline",
     "check": "reformer_bench.cli.check",
     "export": "reformer_bench.cli.export",
+    "claims": "reformer_bench.cli.claims",
     "suites": "reformer_bench.cli.suites",
     "env": "reformer_bench.cli.env",
 }

@@ -1,0 +1,74 @@
+"""``reformer-bench claims RUN...``: what the records say of the paper's claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reformer_bench.cli import exits
+
+if TYPE_CHECKING:
+    from reformer_bench.spec.record import Record
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "markdown", "json"]),
+    default="table",
+    show_default=True,
+    help="JSON has every point that each figure rests on.",
+)
+def claims(runs: tuple[Path, ...], output_format: str) -> int:
+    """Judge the paper's claims by RUN..., folders or records files, of one device.
+
+    Supported, refuted or not measurable here, with figures and their 90% intervals. Exits with 0
+    when none is refuted, 1 when one is, 4 when nothing could be judged.
+    """
+    from reformer_bench.analysis.claims import is_judged, judge_claims
+    from reformer_bench.analysis.judging import Outcome
+    from reformer_bench.report import claims_table
+
+    verdicts = judge_claims(load_records(runs))
+    if output_format == "table":
+        from reformer_bench.cli.console import make_console
+
+        make_console().print(claims_table.claims_table(verdicts))
+    elif output_format == "markdown":
+        click.echo(claims_table.claims_markdown(verdicts), nl=False)
+    else:
+        click.echo(claims_table.claims_json(verdicts))
+    if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
+        return exits.REFUTED
+    if not any(map(is_judged, verdicts)):
+        click.echo("Error: nothing could be judged by these records", err=True)
+        return exits.NOTHING_MEASURED
+    return 0
+
+
+def load_records(runs: tuple[Path, ...]) -> list[Record]:
+    """The records of several runs. InputError where measurements are of different devices."""
+    from reformer_bench.spec.errors import InputError
+    from reformer_bench.store import load_run
+
+    records: list[Record] = []
+    devices: dict[str, Path] = {}
+    for path in runs:
+        run = load_run(path)
+        for note in run.notes:
+            click.echo(note, err=True)
+        for record in run.records:
+            devices.setdefault(record.environment.device_name, path)
+        records += run.records
+    if not records:
+        raise InputError(f"{runs[0]}: the run has no records yet")
+    if len(devices) > 1:
+        (one, first), (other, second), *_ = devices.items()
+        raise InputError(
+            f"{first} was measured on {one!r} and {second} on {other!r}: judge one device at a time"
+        )
+    return records
