@@ -11,9 +11,9 @@ from reformer_bench.analysis.changes import figures
 from reformer_bench.analysis.regression import Status, compare
 from reformer_bench.cli.main import main
 from reformer_bench.report.check_words import message
-from reformer_bench.run import predict
+from reformer_bench.run import entry, predict
 from reformer_bench.run.executors.local import LocalExecutor
-from reformer_bench.run.predictions import Predicted, predicted_record
+from reformer_bench.run.predictions import predicted_record
 from reformer_bench.spec.baseline import baseline_of
 from reformer_bench.spec.case import Case
 from reformer_bench.spec.record import Record
@@ -56,14 +56,9 @@ def before(clean) -> Record:
 def predicted(of: Case) -> Record:
     # What was worked out before is remembered by case, not by the model's code.
     predict._predicted.cache_clear()
-    found = predict.predict_case(of)
+    (found,) = entry.predict([of], None)
     predict._predicted.cache_clear()
-    record = predicted_record(of, Predicted(found.memory, found.flops), environment(), None)
-    places: dict[str, dict[str, int]] = {}
-    for (place, kind), count in found.places.items():
-        places.setdefault(place, {})[kind] = count
-    memory = record.memory.model_copy(update={"predicted_places": places})
-    return record.model_copy(update={"memory": memory})
+    return predicted_record(of, found, environment(), None)
 
 
 def check(folder: Path, old: Sequence[Record], new: Sequence[Record], capsys) -> tuple[int, str]:

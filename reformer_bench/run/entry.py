@@ -56,5 +56,8 @@ def predict(cases: list[Case], profile: str | None) -> list[Predicted]:
             text = " ".join(str(error).split())
             found.append(Predicted(problem=f"{type(error).__name__}: {text[:300]}"))
         else:
-            found.append(Predicted(prediction.memory, prediction.flops))
+            places: dict[str, dict[str, int]] = {}
+            for (place, kind), count in prediction.places.items():
+                places.setdefault(place, {})[kind] = count
+            found.append(Predicted(prediction.memory, prediction.flops, places=places))
     return found

@@ -32,11 +32,19 @@ class Predicted:
     memory: AllocatorMemory | None = None
     flops: int | None = None
     problem: str | None = None
+    places: dict[str, dict[str, int]] | None = None
+    """Bytes at the peak, by part of the model and then by kind of memory."""
 
     @property
     def peak_bytes(self) -> int | None:
         """The allocator's peak."""
         return None if self.memory is None else self.memory.peak_allocated_bytes
+
+    def added_to(self, memory: Memory) -> Memory:
+        """A record's memory, with what was predicted for it."""
+        return memory.model_copy(
+            update={"predicted_peak_bytes": self.peak_bytes, "predicted_places": self.places}
+        )
 
 
 Predictions = Mapping[str, Predicted]
@@ -108,6 +116,6 @@ def predicted_record(
         message=message,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         wall_ms=0.0,
-        memory=Memory(allocator=predicted.memory, predicted_peak_bytes=peak),
+        memory=predicted.added_to(Memory(allocator=predicted.memory)),
         environment=environment,
     )

@@ -145,9 +145,9 @@ class Session:
         return self._environment.device_memory_bytes
 
     def _finish(self, record: Record) -> None:
-        peak = self._predicted_peak(record.case)
-        if peak is not None:
-            memory = record.memory.model_copy(update={"predicted_peak_bytes": peak})
+        predicted = self._predictions.get(record.case_id)
+        if predicted is not None:
+            memory = predicted.added_to(record.memory)
             record = record.model_copy(update={"memory": memory})
         self._writer.append(record)
         self.records.append(record)
