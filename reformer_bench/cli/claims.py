@@ -31,17 +31,21 @@ def claims(runs: tuple[Path, ...], output_format: str) -> int:
     """
     from reformer_bench.analysis.claims import is_judged, judge_claims
     from reformer_bench.analysis.judging import Outcome
+    from reformer_bench.analysis.today import remarks
     from reformer_bench.report import claims_table
 
-    verdicts = judge_claims(load_records(runs))
+    records = load_records(runs)
+    verdicts, beyond = judge_claims(records), remarks(records)
     if output_format == "table":
         from reformer_bench.cli.console import make_console
 
-        make_console().print(claims_table.claims_table(verdicts))
+        console = make_console()
+        console.print(claims_table.claims_table(verdicts))
+        console.print(claims_table.remarks_text(beyond))
     elif output_format == "markdown":
-        click.echo(claims_table.claims_markdown(verdicts), nl=False)
+        click.echo(claims_table.claims_markdown(verdicts, beyond), nl=False)
     else:
-        click.echo(claims_table.claims_json(verdicts))
+        click.echo(claims_table.claims_json(verdicts, beyond))
     if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
         return exits.REFUTED
     if not any(map(is_judged, verdicts)):

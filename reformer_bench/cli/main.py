@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "reformer_bench.cli.check",
     "export": "reformer_bench.cli.export",
     "claims": "reformer_bench.cli.claims",
+    "recommend": "reformer_bench.cli.recommend",
     "suites": "reformer_bench.cli.suites",
     "env": "reformer_bench.cli.env",
 }

@@ -41,19 +41,30 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def claims_markdown(verdicts: Sequence[Verdict]) -> str:
-    """A row a claim, its evidence in one sentence."""
+def remarks_text(remarks: Sequence[str]) -> str:
+    """What is to be said beside the claims, a line each; empty where nothing is."""
+    return (
+        "\n".join(("Beside the paper:", *(f"• {remark}" for remark in remarks))) if remarks else ""
+    )
+
+
+def claims_markdown(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str:
+    """A row a claim, its evidence in one sentence; then the remarks as a list."""
     lines = ["| claim | verdict | source | evidence |", "|---|---|---|---|"]
     for verdict in verdicts:
         sentence = verdict.sentence.replace("|", "\\|")
         cells = (verdict.claim.id, verdict.outcome.value, verdict.claim.source, sentence)
         lines.append(f"| {' | '.join(cells)} |")
+    if remarks:
+        lines += ["", "Beside the paper:", "", *(f"- {remark}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 
-def claims_json(verdicts: Sequence[Verdict]) -> str:
-    """A list of objects, with every point each figure rests on; open bounds are null."""
-    return json.dumps([_as_data(verdict) for verdict in verdicts], indent=2, ensure_ascii=False)
+def claims_json(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str:
+    """``claims``: an object each, with every point each figure rests on, open bounds null; and
+    ``remarks``: sentences."""
+    claims = [_as_data(verdict) for verdict in verdicts]
+    return json.dumps({"claims": claims, "remarks": list(remarks)}, indent=2, ensure_ascii=False)
 
 
 def _cells(finding: Finding) -> tuple[str, str, str]:

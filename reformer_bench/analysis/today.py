@@ -1,0 +1,123 @@
+"""Today: what has to be said beside the paper's claims, from the same records.
+
+Fused attention, activation checkpointing and bfloat16 came into use after the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from reformer_bench.analysis.crossover import ahead_all_along, crossover
+from reformer_bench.analysis.quantities import (
+    is_measured,
+    latest,
+    measured_activations,
+    step_ms,
+)
+from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.units import format_bytes, format_tokens
+
+Figure = Callable[[Record], float | None]
+
+_RIVALS = (
+    ("attention-scaling", "lsh", "sdpa"),
+    ("seq-scaling", "lsh-transformer", "flash-transformer"),
+    ("seq-scaling", "reformer", "flash-transformer"),
+)
+_FIGURES: tuple[tuple[str, Figure], ...] = (
+    ("time", step_ms),
+    ("memory", lambda record: record.memory.peak_bytes),
+)
+
+
+def remarks(records: Sequence[Record]) -> list[str]:
+    """Sentences, each with the figures it rests on; none where nothing was measured."""
+    usable = [r for r in latest(records) if r.outcome is Outcome.OK and is_measured(r)]
+    found = [
+        _rivalry(usable, suite, one, other, name, figure)
+        for suite, one, other in _RIVALS
+        for name, figure in _FIGURES
+    ]
+    depth = [record for record in usable if record.case.suite == "depth-scaling"]
+    found += [_checkpointing(depth), _narrow(depth)]
+    return [sentence for sentence in found if sentence is not None]
+
+
+def _rivalry(
+    records: Sequence[Record], suite: str, one: str, other: str, name: str, figure: Figure
+) -> str | None:
+    """From which length LSH takes less than fused attention."""
+    curves = {
+        variant: {
+            float(record.case.length): value
+            for record in records
+            if record.case.suite == suite and record.case.variant == variant
+            if (value := figure(record)) is not None
+        }
+        for variant in (one, other)
+    }
+    shared = sorted(set(curves[one]) & set(curves[other]))
+    if not shared:
+        return None
+    where = f"({suite}, {format_tokens(int(shared[0]))} to {format_tokens(int(shared[-1]))} tokens)"
+    if ahead_all_along(curves[one], curves[other]):
+        return f"{one} takes less {name} than {other} at every length measured {where}."
+    found = crossover(curves[one], curves[other])
+    if found is None:
+        return f"{one} takes no less {name} than {other} at the longest length measured {where}."
+    low, high = (format_tokens(int(length)) for length in found.between)
+    return (
+        f"{one} takes less {name} than {other} from about {round(found.length, -2):,.0f} tokens, "
+        f"between {low} and {high} {where}."
+    )
+
+
+def _checkpointing(records: Sequence[Record]) -> str | None:
+    """How activations grow with depth, and what a step takes at the largest that all three have."""
+    by_residual = {
+        residual: {
+            record.case.model.n_layers: record
+            for record in records
+            if record.case.variant.startswith(f"{residual}-") and _float32(record)
+        }
+        for residual in ("standard", "checkpointed", "reversible")
+    }
+    shared = sorted(set.intersection(*(set(found) for found in by_residual.values())))
+    if len(shared) < 2:
+        return None
+    few, many = shared[0], shared[-1]
+    parts = []
+    for residual, found in by_residual.items():
+        before, after = (measured_activations(found[layers]) for layers in (few, many))
+        time = step_ms(found[many])
+        if before is None or after is None or time is None:
+            return None
+        growth = f"{after / before:.2f} times to {format_bytes(after)}"
+        parts.append(f"{residual} {growth}, {time:,.0f} ms")
+    return (
+        f"Activations from {few} to {many} layers, and time of a step at {many}: "
+        f"{'; '.join(parts)} (depth-scaling)."
+    )
+
+
+def _narrow(records: Sequence[Record]) -> str | None:
+    """What bfloat16 sublayers change in a reversible model."""
+    for narrow in records:
+        if narrow.case.model.dtype != "bfloat16":
+            continue
+        plain = narrow.case.model.model_copy(update={"dtype": "float32"})
+        for wide in records:
+            figures = [f(r) for r in (narrow, wide) for f in (measured_activations, step_ms)]
+            if wide.case.model != plain or None in figures:
+                continue
+            memory, time, wide_memory, wide_time = (f for f in figures if f is not None)
+            return (
+                f"bfloat16 sublayers take {memory / wide_memory:.2f} times the activation memory "
+                f"and {time / wide_time:.2f} times the time of float32 in a reversible model of "
+                f"{plain.n_layers} layers (depth-scaling): its streams stay 32 bits wide."
+            )
+    return None
+
+
+def _float32(record: Record) -> bool:
+    return record.case.model.dtype == "float32"

@@ -1,0 +1,181 @@
+"""``reformer-bench recommend``: the fastest combination of switches that fits a budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reformer_bench.cli import exits
+from reformer_bench.cli.model_options import Target, target, target_options
+from reformer_bench.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from reformer_bench.analysis.frontier import Option
+    from reformer_bench.spec.case import Case
+
+_COMBINATIONS = "ablation"
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="[RUN...]", type=click.Path(path_type=Path))
+@click.option("--seq-len", required=True, metavar="LENGTH", help="E.g. 65536 or 64K.")
+@target_options
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Describe the model, e.g. model.n_layers=12 or optimizer=adafactor. Repeatable.",
+)
+@click.option("--attention", metavar="A,B", help="Only these kinds, e.g. lsh,sdpa.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+)
+def recommend(
+    runs: tuple[Path, ...],
+    seq_len: str,
+    device: str | None,
+    memory_budget: str | None,
+    settings: tuple[str, ...],
+    attention: str | None,
+    output_format: str,
+) -> int:
+    """Choose among all combinations of attention, residual and feed-forward chunks.
+
+    Figures come from RUN... where one has measured a combination at this length, and from
+    predictions where not; the table says which. The combinations are those of suite ablation; local
+    attention is among them, which sees its neighbourhood only. Exits with 4 when none fits.
+    """
+    from reformer_bench.analysis.choices import options_of
+    from reformer_bench.analysis.frontier import fastest_within
+    from reformer_bench.cli.claims import load_records
+    from reformer_bench.run.predict import predict_case
+
+    fit_in = target(device, memory_budget)
+    if fit_in.budget_bytes is None:
+        raise InputError("--memory-budget or --device-profile: give what the model is to fit in")
+
+    def foretell(case: Case) -> tuple[int, int]:
+        prediction = predict_case(case, profile=fit_in.profile)
+        return prediction.peak_bytes, prediction.flops
+
+    records = load_records(runs) if runs else []
+    cases = _combinations(seq_len, settings, fit_in, attention)
+    options, unit = options_of(cases, records, foretell)
+    best = fastest_within(options, fit_in.budget_bytes)
+    if output_format == "json":
+        click.echo(json.dumps(_data(options, unit, best, fit_in), indent=2))
+    else:
+        from reformer_bench.cli.console import make_console
+
+        console = make_console()
+        console.print(_table(options, unit, best, fit_in, seq_len))
+        console.print(_sentence(best, unit, fit_in))
+    return 0 if best is not None else exits.NOTHING_MEASURED
+
+
+def _combinations(
+    seq_len: str, settings: tuple[str, ...], fit_in: Target, attention: str | None
+) -> list[Case]:
+    """Every combination at one length, with the user's settings on top."""
+    from reformer_bench.run import overrides
+    from reformer_bench.run.expand import expand
+    from reformer_bench.spec.suite import fields_of, find_suite
+    from reformer_bench.spec.units import parse_length
+
+    try:
+        length = parse_length(seq_len)
+    except ValueError as error:
+        raise InputError(f"--seq-len: {error}") from None
+    suite = find_suite(_COMBINATIONS)
+    # The suite's tables of positions end before the longest sequences asked about.
+    longest = max(length, int(fields_of(suite.model).get("max_length", 0)))
+    suite = overrides.with_settings(suite, (f"model.max_length={longest}", *settings))
+    cases = expand(overrides.with_lengths(suite, str(length)), fit_in.profile.kind)
+    if attention is None:
+        return cases
+    kinds = {kind for case in cases for kind in case.model.attention}
+    wanted = [name.strip() for name in attention.split(",")]
+    for name in wanted:
+        if name not in kinds:
+            allowed = ", ".join(sorted(kinds))
+            raise InputError(f"--attention: {name!r} is not among the combinations ({allowed})")
+    return [case for case in cases if set(case.model.attention) <= set(wanted)]
+
+
+def _cost_text(cost: float, unit: str) -> str:
+    return f"{cost:,.0f} ms" if unit == "ms" else f"{cost / 1e12:.3g} TFLOP"
+
+
+def _table(
+    options: list[Option], unit: str, best: Option | None, fit_in: Target, seq_len: str
+) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from reformer_bench.analysis.frontier import frontier
+    from reformer_bench.spec.units import format_bytes
+
+    assert fit_in.budget_bytes is not None
+    worth = {option.name for option in frontier(options)}
+    table = Table(box=box.SIMPLE_HEAD, title=f"combinations at {seq_len} tokens, fastest first")
+    for header in ("combination", "peak", "", "step", "", f"fits {_budget(fit_in)}", ""):
+        table.add_column(header, justify="right" if header in ("peak", "step") else "left")
+    for option in sorted(options, key=lambda option: (option.cost, option.peak_bytes)):
+        mark = "← choose" if option == best else "on the frontier" if option.name in worth else ""
+        table.add_row(
+            option.name,
+            format_bytes(option.peak_bytes),
+            option.peak_source,
+            _cost_text(option.cost, unit),
+            option.cost_source,
+            "yes" if option.peak_bytes <= fit_in.budget_bytes else "no",
+            mark,
+            style="bold" if option == best else None if option.name in worth else "dim",
+        )
+    return table
+
+
+def _sentence(best: Option | None, unit: str, fit_in: Target) -> str:
+    from reformer_bench.spec.units import format_bytes
+
+    if best is None:
+        return f"No combination fits {_budget(fit_in)}."
+    basis = (
+        "as counted FLOPs: no run was given, so only operations are compared"
+        if unit == "FLOP"
+        else best.cost_source
+    )
+    return (
+        f"Fastest that fits {_budget(fit_in)}: {best.name}, {format_bytes(best.peak_bytes)} "
+        f"({best.peak_source}), {_cost_text(best.cost, unit)} a step ({basis})."
+    )
+
+
+def _budget(fit_in: Target) -> str:
+    from reformer_bench.spec.units import format_bytes
+
+    return format_bytes(fit_in.budget_bytes)
+
+
+def _data(options: list[Option], unit: str, best: Option | None, fit_in: Target) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from reformer_bench.analysis.frontier import frontier
+
+    return {
+        "budget_bytes": fit_in.budget_bytes,
+        "cost_unit": unit,
+        "recommended": None if best is None else best.name,
+        "frontier": [option.name for option in frontier(options)],
+        "options": [asdict(option) for option in options],
+    }

@@ -1,0 +1,49 @@
+"""Options take figures from measurements where there are any, and say where they come from."""
+
+import pytest
+
+from reformer_bench.analysis.choices import options_of
+from reformer_bench.spec.record import Outcome
+from tests.report.builders import record
+
+PEAK, FLOPS = 1000, 6_000_000
+
+
+def foretell(case):
+    return PEAK, FLOPS
+
+
+def _record(**changes):
+    fields = {"peak": 2**30, "samples_ms": [100.0, 100.0], "length": 512, "suite": "s"}
+    return record("a", **{**fields, **changes})
+
+
+def test_without_measurements_costs_are_flops():
+    (option,), unit = options_of([_record().case], [], foretell)
+    assert unit == "FLOP"
+    assert (option.peak_bytes, option.cost) == (PEAK, FLOPS)
+    assert (option.peak_source, option.cost_source) == ("predicted", "predicted")
+
+
+def test_a_measured_case_keeps_its_figures_whatever_its_names_and_seed():
+    measured = _record()
+    asked = measured.case.model_copy(update={"suite": "x", "variant": "b", "seed": 3})
+    (option,), unit = options_of([asked], [measured], foretell)
+    assert unit == "ms"
+    assert (option.name, option.peak_bytes, option.cost) == ("b", measured.memory.peak_bytes, 100)
+    assert (option.peak_source, option.cost_source) == ("measured", "measured")
+
+
+@pytest.mark.parametrize("change", [{"length": 1024}, {"batch": 2}, {"optimizer": "adafactor"}])
+def test_another_case_is_estimated_at_the_speed_measured(change):
+    measured = _record()
+    speed = (measured.timing.flops or FLOPS) / 100.0
+    (option,), _ = options_of([measured.case.model_copy(update=change)], [measured], foretell)
+    assert option.cost == pytest.approx(FLOPS / speed)
+    assert (option.peak_source, option.cost_source) == ("predicted", "estimated")
+
+
+def test_failed_cases_measure_nothing():
+    failed = _record().model_copy(update={"outcome": Outcome.TIMEOUT})
+    _, unit = options_of([failed.case], [failed], foretell)
+    assert unit == "FLOP"
