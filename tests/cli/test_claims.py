@@ -55,7 +55,9 @@ def test_nothing_judged_is_exit_code_4(capsys, tmp_path):
 def test_json_has_the_points_and_is_strict_json(capsys, supporting):
     code, out, _ = run(capsys, supporting, "--format", "json")
     assert code == 0
-    found = {one["id"]: one for one in json.loads(out, parse_constant=pytest.fail)}
+    printed = json.loads(out, parse_constant=pytest.fail)
+    assert printed["remarks"] == []
+    found = {one["id"]: one for one in printed["claims"]}
     assert len(found) == 13
     finding = found["depth-free"]["findings"][0]
     assert [point[0] for point in finding["points"]] == [2, 4, 8, 16]
