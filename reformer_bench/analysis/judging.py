@@ -35,21 +35,23 @@ class Expectation:
     low: float
     high: float
     unit: str = "exponent"
+    axis: str = "tokens"
+    """What it grows with."""
 
 
-def constant(text: str) -> Expectation:
+def constant(text: str, axis: str = "tokens") -> Expectation:
     """It does not grow (it may fall)."""
-    return Expectation(text, -math.inf, TOLERANCE)
+    return Expectation(text, -math.inf, TOLERANCE, axis=axis)
 
 
-def power(k: int, text: str) -> Expectation:
+def power(k: int, text: str, axis: str = "tokens") -> Expectation:
     """It grows with a power."""
-    return Expectation(text, k - TOLERANCE, k + TOLERANCE)
+    return Expectation(text, k - TOLERANCE, k + TOLERANCE, axis=axis)
 
 
-def falls(text: str) -> Expectation:
+def falls(text: str, axis: str = "tokens") -> Expectation:
     """It falls, by more than what counts as constant."""
-    return Expectation(text, -math.inf, -TOLERANCE)
+    return Expectation(text, -math.inf, -TOLERANCE, axis=axis)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Finding:
     upper: float | None = None
     points: tuple[Point, ...] = ()
     basis: Basis = "measured"
+    unsettled: tuple[Point, ...] = ()
+    """Smaller sizes that the fit left out."""
     note: str = ""
     """Why it can't tell, what was left out, and what predictions and FLOPs say beside it."""
 
@@ -85,6 +89,8 @@ class Claim:
     """From records to findings, one per expectation."""
     why_not: str = ""
     """Why nothing can be said where no finding can tell, if there is more to it than the data."""
+    elsewhere: bool = False
+    """Whether predictions for a kind of device that is not at hand are evidence too."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,17 @@ def judged(expectation: Expectation, fit: Fit | None, basis: Basis, beside: str 
         return Finding(expectation, None, note=_joined("too few sizes ended with a figure", beside))
     holds, why = _decide(expectation, fit)
     note = _joined(why, *_said(fit), beside)
-    return Finding(expectation, holds, fit.exponent, fit.lower, fit.upper, fit.points, basis, note)
+    return Finding(
+        expectation,
+        holds,
+        fit.exponent,
+        fit.lower,
+        fit.upper,
+        fit.points,
+        basis,
+        fit.unsettled,
+        note,
+    )
 
 
 def _decide(expectation: Expectation, fit: Fit) -> tuple[bool | None, str]:

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from reformer_bench.cli import exits
+from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
+    from reformer_bench.analysis.judging import Verdict
     from reformer_bench.spec.record import Record
+
+_PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @click.command()
@@ -23,7 +27,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="JSON has every point that each figure rests on.",
 )
-def claims(runs: tuple[Path, ...], output_format: str) -> int:
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw every fitted growth beside the paper's too; a .png, .svg or .pdf.",
+)
+def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int:
     """Judge the paper's claims by RUN..., folders or records files, of one device.
 
     Supported, refuted or not measurable here, with figures and their 90% intervals. Exits with 0
@@ -34,6 +44,8 @@ def claims(runs: tuple[Path, ...], output_format: str) -> int:
     from reformer_bench.analysis.today import remarks
     from reformer_bench.report import claims_table
 
+    if plot is not None and plot.suffix not in _PLOT_SUFFIXES:
+        raise InputError(f"--plot {plot}: does not end with {', '.join(_PLOT_SUFFIXES)}")
     records = load_records(runs)
     verdicts, beyond = judge_claims(records), remarks(records)
     if output_format == "table":
@@ -46,6 +58,8 @@ def claims(runs: tuple[Path, ...], output_format: str) -> int:
         click.echo(claims_table.claims_markdown(verdicts, beyond), nl=False)
     else:
         click.echo(claims_table.claims_json(verdicts, beyond))
+    if plot is not None:
+        _draw(verdicts, records, plot)
     if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
         return exits.REFUTED
     if not any(map(is_judged, verdicts)):
@@ -54,22 +68,41 @@ def claims(runs: tuple[Path, ...], output_format: str) -> int:
     return 0
 
 
+def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
+    from reformer_bench.analysis.quantities import is_measured
+    from reformer_bench.report.claims_figure import write_claims_figure
+    from reformer_bench.report.notes import device_words, versions_words
+
+    # Unlike predictions for another device, measurements are all of one.
+    environments = [r.environment for r in records if is_measured(r)] or [records[0].environment]
+    where = f"{device_words(environments[:1])} · {versions_words(environments[:1])}"
+    try:
+        drawn = write_claims_figure(verdicts, where, path)
+    except OSError as error:
+        raise InputError(f"--plot {path}: cannot be written ({error.strerror})") from None
+    click.echo(str(path) if drawn else "nothing to draw: no growth was fitted", err=True)
+
+
 def load_records(runs: tuple[Path, ...]) -> list[Record]:
     """The records of several runs. InputError where measurements are of different devices."""
-    from reformer_bench.spec.errors import InputError
+    from reformer_bench.analysis.quantities import is_measured
     from reformer_bench.store import load_run
 
     records: list[Record] = []
-    devices: dict[str, Path] = {}
+    measured: dict[str, Path] = {}
+    predicted: dict[str, Path] = {}
     for path in runs:
         run = load_run(path)
         for note in run.notes:
             click.echo(note, err=True)
         for record in run.records:
+            devices = measured if is_measured(record) else predicted
             devices.setdefault(record.environment.device_name, path)
         records += run.records
     if not records:
         raise InputError(f"{runs[0]}: the run has no records yet")
+    # Predictions for another device may stand beside measurements.
+    devices = measured or predicted
     if len(devices) > 1:
         (one, first), (other, second), *_ = devices.items()
         raise InputError(

@@ -36,6 +36,11 @@ from reformer_bench.measure.timeline import (
 )
 from reformer_bench.spec.record import AllocatorMemory
 
+HOST = torch.device("cpu", 0)
+"""The host's memory, where the device is a fake CUDA one: to torch another device than ``cpu``,
+which stands for the GPU's memory, so that what comes of a tensor there is there too, and an
+operator on tensors of both is an error. Its tensors are not recorded."""
+
 
 class FakeRecording:
     """The same interface as a CPU recording; the clock counts events.
@@ -178,6 +183,9 @@ class _Follower(TorchDispatchMode):
         if func is _READ and _asked_by_optimizer():
             return 1.0
         out = self._memo.run(func, args, kwargs)
+        if func is _LIFT and self._recording.device.kind == "cuda" and _asked_by_optimizer():
+            # An optimizer's counters are made where torch makes tensors by default: not on a GPU.
+            return torch.empty(out.shape, dtype=out.dtype, device=HOST)
         if self._remembered:
             self._remembered.clear()
         self._recording.saw(func, out, args, kwargs)
@@ -208,13 +216,14 @@ def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording
 # Asked for by fake tensors themselves, in the middle of other operators.
 _DEVICE = torch.ops.prim.device.default
 _READ = torch.ops.aten._local_scalar_dense.default
+_LIFT = torch.ops.aten.lift_fresh.default
 _OPTIMIZERS = str(Path(torch.optim.__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
 
 
 def _asked_by_optimizer() -> bool:
-    """Whether a value is read by one of torch's optimizers (Adafactor reads norms): it becomes a
-    step size, which decides nothing about memory."""
+    """Whether one of torch's optimizers makes a tensor of a number, its count of steps, or reads
+    a value (Adafactor reads norms): a step size, which decides nothing about memory."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename
@@ -228,7 +237,8 @@ def _asked_by_optimizer() -> bool:
 
 def _see_all(ledger: StorageLedger, out: Any) -> None:
     if isinstance(out, torch.Tensor):
-        ledger.see(out)
+        if out.device != HOST:
+            ledger.see(out)
     elif isinstance(out, tuple | list):
         for item in out:
             _see_all(ledger, item)

@@ -117,6 +117,8 @@ def _append(values: Any, parts: list[Any], tensors: list[Tensor], numbers_matter
             # A tensor of which torch knows the value is computed with.
             if value.constant is not None or value.layout is not torch.strided:
                 return False
+            if value.fake_device != _CPU:
+                return False
             tensors.append(value)
             parts += (value.shape, value.stride(), value.storage_offset(), value.dtype)
         elif isinstance(value, Tensor):

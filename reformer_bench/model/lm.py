@@ -56,19 +56,21 @@ class ReformerLM(nn.Module):
         self.on_reconstructed: OnReconstructed | None = None
         """Called at the end of a reversible backward pass with the streams as undone."""
 
-    def place(self, device: torch.device | str) -> ReformerLM:
+    def place(self, device: torch.device | str, *, host: torch.device | None = None) -> ReformerLM:
         """Move to a device; with parameter_offload the layers' parameters stay in CPU memory,
-        pinned where the device is a CUDA one."""
+        pinned where the device is a CUDA one. ``host`` is another name for that memory."""
         device = torch.device(device)
         offload = self.config.parameter_offload == "cpu"
         self.embedding.to(device)
         self.output.to(device)
         if not offload:
             self.layers.to(device)
+        elif host is not None:
+            self.layers.to(host)
         elif device.type == "cuda":
             for parameter in self.layers.parameters():
                 parameter.data = parameter.data.pin_memory()
-        self.feed = ParameterFeed(device, offload=offload)
+        self.feed = ParameterFeed(device, offload=offload, host=host)
         return self
 
     def forward(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:

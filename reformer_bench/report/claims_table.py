@@ -13,6 +13,7 @@ from rich.text import Text
 from reformer_bench.analysis.claims import bounds_text
 from reformer_bench.analysis.judging import Finding, Outcome, Verdict, figure_text
 
+_CLAIM_WIDTH = 24
 _STYLES = {
     Outcome.SUPPORTED: "green",
     Outcome.REFUTED: "bold red",
@@ -23,22 +24,35 @@ _STYLES = {
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
     """One block of rows a claim: what was expected of each figure, and what was found."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("claim", no_wrap=True, style="bold")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("source", max_width=18)
+    table.add_column("claim", max_width=_CLAIM_WIDTH)
     table.add_column("finding")
     table.add_column("expected", no_wrap=True)
     table.add_column("found, 90% interval", no_wrap=True)
     for verdict in verdicts:
-        outcome = Text(verdict.outcome.value, style=_STYLES[verdict.outcome])
-        first = (verdict.claim.id, outcome, verdict.claim.source)
+        rows = [_cells(finding) for finding in verdict.findings]
         if not any(finding.figure is not None for finding in verdict.findings):
-            table.add_row(*first, verdict.sentence, "–", "–")
-            continue
-        for number, finding in enumerate(verdict.findings):
-            row = first if number == 0 else ("", Text(), "")
-            table.add_row(*row, *_cells(finding))
+            rows = [(verdict.sentence, "–", "–")]
+        for left, row in zip(_beside(_head(verdict), len(rows)), rows, strict=True):
+            table.add_row(left, *row)
+        table.add_section()
     return table
+
+
+def _head(verdict: Verdict) -> list[Text]:
+    """The claim's name, what became of it, and where it is made."""
+    outcome = verdict.outcome
+    return [
+        Text(verdict.claim.id, style="bold"),
+        Text(outcome.value, style=_STYLES[outcome]),
+        Text(verdict.claim.source, style="dim"),
+    ]
+
+
+def _beside(lines: list[Text], n_rows: int) -> list[Text]:
+    """Lines spread over a number of rows, what is left of them in the last."""
+    if n_rows >= len(lines):
+        return lines + [Text()] * (n_rows - len(lines))
+    return [*lines[: n_rows - 1], Text("\n").join(lines[n_rows - 1 :])]
 
 
 def remarks_text(remarks: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from reformer_bench.analysis.frames import BREAKDOWN, breakdown_frame, case_frame
 from reformer_bench.analysis.groups import group_records
 from reformer_bench.report.details import case_facts
-from reformer_bench.report.grid import Cell, Grid, memory_grid, throughput_grid
+from reformer_bench.report.grid import Cell, Grid, figure_grids
 from reformer_bench.report.ratios import ratio_grids
 from reformer_bench.report.tables import group_notes, heading
 from reformer_bench.report.words import outcome_words, percent
@@ -61,7 +61,7 @@ def export_markdown(records: Iterable[Record], table: Table, baseline: str | Non
     parts = []
     for group in group_records(records):
         parts.append(f"**{heading(group)}**")
-        grids = [memory_grid(group), throughput_grid(group), *ratio_grids(group, baseline)]
+        grids = [*figure_grids(group), *ratio_grids(group, baseline)]
         parts += map(_markdown_grid, grids)
         parts += group_notes(group)
     return "\n\n".join(parts) + "\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reformer_bench.analysis.frames import case_row
 from reformer_bench.analysis.groups import Group
+from reformer_bench.analysis.quantities import is_measured
 from reformer_bench.report.words import outcome_words, rate_figure, row_name
 from reformer_bench.spec.record import Outcome, Record
 from reformer_bench.spec.units import format_bytes
@@ -37,6 +38,20 @@ class Grid:
     corner: str
     variants: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def figure_grids(group: Group) -> list[Grid]:
+    """Memory, and throughput where anything was run."""
+    return [memory_grid(group), *([throughput_grid(group)] if is_timed(group) else [])]
+
+
+def is_timed(group: Group) -> bool:
+    """Whether any case of the group was run, and not only predicted."""
+    return any(
+        record.memory.allocator is None or is_measured(record)
+        for record in group.records
+        if record.outcome not in (Outcome.OVER_BUDGET, Outcome.SKIPPED)
+    )
 
 
 def memory_grid(group: Group) -> Grid:

@@ -26,6 +26,7 @@ from reformer_bench.report.guides import draw_guides
 from reformer_bench.report.panel import draw_panel, label_ends, obstacles
 from reformer_bench.report.placement import Box
 from reformer_bench.report.style import Look, drawing, looks, metadata
+from reformer_bench.report.tradeoff import LEAST_VARIANTS, spots, tradeoff_figure
 from reformer_bench.report.words import WORKLOADS
 from reformer_bench.spec.record import Record
 
@@ -50,7 +51,8 @@ def write_plots(
     """Draw every group of records into ``out_dir``; returns the files, none if nothing is there.
 
     ``train_step-memory.png``, ``train_step-throughput.png`` and so on, and with both quantities an
-    ``overview`` of each workload. Equal records give equal files. Raises ValueError for an unknown
+    ``overview`` of each workload; a sweep at one length gives a ``tradeoff``, time of a step
+    against peak memory. Equal records give equal files. Raises ValueError for an unknown
     format or quantity.
     """
     unknown = [name for name in formats if name not in FORMATS]
@@ -65,6 +67,11 @@ def write_plots(
     written: list[Path] = []
     with drawing():
         for group, stem in zip(groups, _stems(groups), strict=True):
+            if quantity == "both" and len(found_spots := spots(group)) >= LEAST_VARIANTS:
+                # Against one length there is nothing to draw.
+                figure = tradeoff_figure(group, found_spots)
+                written += _save(figure, out_dir, f"{stem}-tradeoff", formats)
+                continue
             shown = {name: curves(group, name) for name in wanted}
             shown = {name: found for name, found in shown.items() if _has_points(found)}
             figures = {

@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
-from reformer_bench.report.words import rate_tick
+from reformer_bench.report.words import duration_tick, rate_tick
 from reformer_bench.spec.units import GIB, format_bytes, format_tokens
 
 BUDGETS = (16 * GIB, 24 * GIB, 40 * GIB, 80 * GIB)
@@ -19,6 +19,8 @@ BUDGETS = (16 * GIB, 24 * GIB, 40 * GIB, 80 * GIB)
 
 _POINTS_PER_LENGTH = 38.0
 _MOST_BYTE_TICKS = 9
+_MOST_SIZE_TICKS = 6
+_MOST_GROWTH_TICKS = 6
 
 
 def length_axis(ax: Axes, lengths: Sequence[int], width_points: float) -> None:
@@ -63,6 +65,40 @@ def rate_axis(ax: Axes, values: Sequence[float]) -> None:
     minor = [digit * 10.0**power for power in decades for digit in range(1, 10)]
     inside = [tick for tick in labelled if bottom <= tick <= top]
     _set_ticks(ax.yaxis, inside, [t for t in minor if bottom <= t <= top], rate_tick)
+
+
+def duration_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
+    """Ticks at 1, 2 and 5 of each power of ten: 50 ms, 2 s."""
+    low, high = min(milliseconds), max(milliseconds)
+    ax.set_xscale("log")
+    ax.set_xlim(low / 1.3, max(high * 1.3, 4 * low))
+    left, right = ax.get_xlim()
+    decades = range(math.floor(math.log10(left)), math.ceil(math.log10(right)) + 1)
+    ticks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    inside = [tick for tick in ticks if left <= tick <= right]
+    _set_ticks(ax.xaxis, inside, inside, duration_tick)
+
+
+def size_axis(ax: Axes, sizes: Sequence[float]) -> None:
+    """Ticks at the sizes themselves, every other one where they are many: 512, 2K, 8K."""
+    every = sorted(set(sizes))
+    ax.set_xscale("log", base=2)
+    pad = (every[-1] / every[0]) ** 0.06
+    ax.set_xlim(every[0] / pad, every[-1] * pad)
+    step = math.ceil(len(every) / _MOST_SIZE_TICKS)
+    _set_ticks(ax.xaxis, every[::step], every, lambda size: format_tokens(int(size)))
+
+
+def growth_axis(ax: Axes, multiples: Sequence[float]) -> None:
+    """Ticks at powers of two (four, ...) of multiples: ½×, 1×, 2×."""
+    low, high = min(multiples), max(multiples)
+    ax.set_yscale("log", base=2)
+    ax.set_ylim(min(low / 1.25, 0.5), max(high * 1.25, 4.0))
+    bottom, top = ax.get_ylim()
+    powers = range(math.ceil(math.log2(bottom)), math.floor(math.log2(top)) + 1)
+    step = math.ceil(len(powers) / _MOST_GROWTH_TICKS)
+    labelled = [2.0**power for power in powers if power % step == 0]
+    _set_ticks(ax.yaxis, labelled, [2.0**power for power in powers], lambda m: f"{m:g}×")
 
 
 def budget_lines(ax: Axes) -> list[Text]:

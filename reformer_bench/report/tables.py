@@ -14,7 +14,7 @@ from rich.text import Text
 from reformer_bench.analysis.frames import BREAKDOWN, breakdown_frame
 from reformer_bench.analysis.groups import Group, group_records
 from reformer_bench.report.details import case_block
-from reformer_bench.report.grid import Cell, Grid, memory_grid, throughput_grid
+from reformer_bench.report.grid import Cell, Grid, figure_grids, is_timed
 from reformer_bench.report.notes import (
     date_words,
     device_words,
@@ -42,7 +42,7 @@ def summary_table(records: Iterable[Record], baseline: str | None = None) -> Ren
     """
     parts: list[RenderableType] = []
     for group in group_records(records):
-        grids = [memory_grid(group), throughput_grid(group), *ratio_grids(group, baseline)]
+        grids = [*figure_grids(group), *ratio_grids(group, baseline)]
         parts += [_title(group), *map(_GridTable, grids)]
         parts += [Text(line, style="dim") for line in group_notes(group)]
         parts.append("")
@@ -72,7 +72,8 @@ def group_notes(group: Group) -> list[str]:
         f"{device_words(found)}; {versions_words(found)}; {date_words(group)}. "
         f"Models: {model_words(group)}."
     )
-    lines = [memory_note(group), throughput_note(group), stop_note(group), about]
+    rates = throughput_note(group) if is_timed(group) else None
+    lines = [memory_note(group), rates, stop_note(group), about]
     lines += mismatch_notes(group)
     if group.replaced:
         lines.append(f"{group.replaced} earlier records of repeated cases are not shown.")

@@ -60,6 +60,11 @@ def rate_tick(tokens_per_second: float) -> str:
     return f"{tokens_per_second:g}"
 
 
+def duration_tick(milliseconds: float) -> str:
+    """A duration as axes show it: 50 ms, 2 s."""
+    return f"{milliseconds / 1e3:g} s" if milliseconds >= 1e3 else f"{milliseconds:g} ms"
+
+
 def percent(share: float) -> str:
     """A share as a percentage with two figures or so: 0.4%, 7.3%, 45%."""
     value = 100 * share

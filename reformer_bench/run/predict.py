@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from reformer_bench.measure.device_model import CPU, DeviceModel, cuda
-from reformer_bench.measure.fake_tensor import FakeRecording, record_fake_allocations
+from reformer_bench.measure.fake_tensor import HOST, FakeRecording, record_fake_allocations
 from reformer_bench.measure.module_places import places_of
 from reformer_bench.measure.prediction import COLD, WARM, Prediction, prediction_of
 from reformer_bench.model.attention.common import AttentionSettings
@@ -55,12 +55,21 @@ def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int
 def _run(case: Case, recording: FakeRecording) -> None:
     """Build, a cold and a warm step, in the phases a measurement has."""
     with recording.phase("build", COLD):
-        workload = build_workload(case, torch.device("cpu"))
+        workload = _built(case, recording.device)
     recording.label("parameters", workload.parameters())
     recording.hold(recording.device.constant_bytes)
     with places_of(recording, workload.module):
         for step in (COLD, WARM):
             workload.step(_phases(recording, step, workload))
+
+
+def _built(case: Case, device: DeviceModel) -> Workload:
+    """The workload on the fake device; on a CUDA one, offloaded parameters in the host's memory."""
+    here = torch.device("cpu")
+    if device.kind == "cpu" or case.model.parameter_offload == "none":
+        return build_workload(case, here)
+    with HOST:
+        return build_workload(case, here, host=HOST)
 
 
 def _phases(recording: FakeRecording, step: int, workload: Workload) -> PhaseContext:

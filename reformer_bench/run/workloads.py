@@ -77,8 +77,8 @@ class _ModuleWorkload:
 class TrainStep(_ModuleWorkload):
     """Forward with the loss, backward, optimizer step."""
 
-    def __init__(self, case: Case, device: torch.device) -> None:
-        model = _language_model(case, device).train()
+    def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
+        model = _language_model(case, device, host).train()
         super().__init__(model, _told(case, model))
         self._model = model
         self._tokens_BL, self._targets_BL = _tokens(case, device)
@@ -102,8 +102,8 @@ class TrainStep(_ModuleWorkload):
 class Forward(_ModuleWorkload):
     """The loss, without gradients."""
 
-    def __init__(self, case: Case, device: torch.device) -> None:
-        model = _language_model(case, device).eval()
+    def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
+        model = _language_model(case, device, host).eval()
         super().__init__(model, _told(case, model))
         self._model = model
         self._tokens_BL, self._targets_BL = _tokens(case, device)
@@ -117,7 +117,7 @@ class Forward(_ModuleWorkload):
 class AttentionLayer(_ModuleWorkload):
     """One attention sublayer, forward and backward, on random input of float32."""
 
-    def __init__(self, case: Case, device: torch.device) -> None:
+    def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
         layer = attention_layer(case.model).to(device).train()
         super().__init__(layer, _settings(layer))
         generator = torch.Generator().manual_seed(case.seed)
@@ -136,8 +136,8 @@ class AttentionLayer(_ModuleWorkload):
         self.module.zero_grad(set_to_none=True)
 
 
-def build_workload(case: Case, device: torch.device) -> Workload:
-    """The workload of a case, its module and data on the device.
+def build_workload(case: Case, device: torch.device, host: torch.device | None = None) -> Workload:
+    """The workload of a case, its module and data on the device; offloaded parameters on the host.
 
     Raises ValueError for an implementation or a workload that does not exist.
     """
@@ -146,19 +146,21 @@ def build_workload(case: Case, device: torch.device) -> Workload:
             f"workload = 'attention' needs implementation = 'native', not {case.implementation!r}"
         )
     torch.manual_seed(case.seed)
-    kinds: dict[str, Callable[[Case, torch.device], Workload]] = {
+    kinds: dict[str, Callable[[Case, torch.device, torch.device | None], Workload]] = {
         "train_step": TrainStep,
         "forward": Forward,
         "attention": AttentionLayer,
     }
-    return kinds[case.workload](case, device)
+    return kinds[case.workload](case, device, host)
 
 
-def _language_model(case: Case, device: torch.device) -> ReformerLM | PeerModel:
+def _language_model(
+    case: Case, device: torch.device, host: torch.device | None
+) -> ReformerLM | PeerModel:
     """The case's model, by whose code it is."""
     match case.implementation:
         case "native":
-            return _native_model(case).place(device)
+            return _native_model(case).place(device, host=host)
         case "reformer-pytorch":
             return ReformerPytorchLM(case.model, case.length).to(device)
         case "transformers":

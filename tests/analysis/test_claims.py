@@ -11,7 +11,7 @@ from reformer_bench.analysis.scaling import Censored, Point, fit_power
 from reformer_bench.spec.record import Outcome as Ended
 from reformer_bench.spec.record import Quality, Record
 from reformer_bench.spec.units import GIB, MIB
-from tests.report.builders import record
+from tests.report.builders import as_predicted, environment, record
 
 FIXED = 120 * MIB  # What builders.memory() takes for parameters, gradients and optimizer state.
 LENGTHS = [2**power for power in range(9, 15)]
@@ -251,6 +251,25 @@ def test_swapping_cannot_be_judged_on_a_cpu():
     found = verdict("swap-params", on_cpu)
     assert found.outcome is Outcome.NOT_MEASURABLE
     assert "a device that has a memory of its own" in found.sentence
+
+
+def test_predictions_for_a_gpu_say_what_swapping_leaves_on_it_beside_measurements_on_a_cpu():
+    found = verdict("swap-params", [*made_on_cpu(), *map(as_predicted, swapped())])
+    assert found.outcome is Outcome.NOT_MEASURABLE
+    assert [one.holds for one in found.findings] == [True, None]
+    assert found.findings[0].basis == "predicted"
+
+
+def test_predictions_for_a_gpu_do_not_count_as_the_cpus():
+    lone = record("reformer", 2**20, device="cuda", predicted=12 * GIB, suite="million")
+    elsewhere = as_predicted(lone)
+    assert verdict("million-tokens", [elsewhere]).outcome is Outcome.SUPPORTED
+    found = verdict("million-tokens", [*made_on_cpu(), elsewhere])
+    assert found.outcome is Outcome.NOT_MEASURABLE
+
+
+def made_on_cpu() -> list[Record]:
+    return [one.model_copy(update={"environment": environment("cpu")}) for one in swapped()]
 
 
 def test_a_prediction_stands_in_where_nothing_was_measured_and_is_called_one():

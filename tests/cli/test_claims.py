@@ -8,7 +8,7 @@ import pytest
 from reformer_bench.cli.main import main
 from reformer_bench.spec.record import Record
 from tests.analysis.test_claims import REFUTING, SUPPORTING
-from tests.report.builders import record
+from tests.report.builders import as_predicted, record
 
 
 def save(folder: Path, records: list[Record]) -> Path:
@@ -70,6 +70,26 @@ def test_runs_of_two_devices_are_refused_in_one_line(capsys, supporting, tmp_pat
     assert code == 2
     assert "judge one device at a time" in err
     assert err.count("\n") == 1
+
+
+def test_predictions_for_another_device_may_stand_beside_measurements(capsys, supporting, tmp_path):
+    other = save(tmp_path / "other", [as_predicted(record(device="cuda"))])
+    code, out, _ = run(capsys, supporting, other)
+    assert code == 0
+    assert "supported" in out
+
+
+def test_the_fits_are_drawn_where_asked(capsys, supporting, tmp_path):
+    code, _, err = run(capsys, supporting, "--plot", tmp_path / "plots" / "claims.svg")
+    assert code == 0
+    assert str(tmp_path / "plots" / "claims.svg") in err
+    assert (tmp_path / "plots" / "claims.svg").stat().st_size > 10_000
+
+
+def test_an_unknown_kind_of_plot_is_wrong_input(capsys, supporting):
+    code, _, err = run(capsys, supporting, "--plot", "claims.gif")
+    assert code == 2
+    assert "--plot claims.gif: does not end with .png, .svg, .pdf" in err
 
 
 def test_a_run_without_records_is_wrong_input(capsys, tmp_path):

@@ -216,3 +216,11 @@ def sweep(
                 )
             )
     return records
+
+
+def as_predicted(one: Record) -> Record:
+    """The record as a run on fake tensors would have left it."""
+    assert one.memory.allocator is not None
+    allocator = one.memory.allocator.model_copy(update={"source": "fake-tensor"})
+    memory = one.memory.model_copy(update={"allocator": allocator})
+    return one.model_copy(update={"memory": memory, "timing": None})

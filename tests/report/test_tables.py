@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from reformer_bench.report.tables import breakdown_table, detail_table, summary_table
 from reformer_bench.spec.record import Outcome, Record
 from reformer_bench.spec.units import GIB, MIB
-from tests.report.builders import record, sweep
+from tests.report.builders import as_predicted, record, sweep
 
 
 def render(table: RenderableType, width: int = 100, *, styles: bool = False) -> str:
@@ -29,6 +29,12 @@ def test_summary_fits_the_terminal_and_cuts_nothing_off(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     assert "267 GiB" in text
+
+
+def test_a_run_of_predictions_has_no_throughput() -> None:
+    text = render(summary_table([as_predicted(one) for one in (record(), record(length=1024))]))
+    assert "peak memory" in text
+    assert "hroughput" not in text
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from reformer_bench.model import ReformerLM
 from reformer_bench.run.longest import longest_that_fits
 from reformer_bench.run.predict import predict_case
 from reformer_bench.run.validate import compare, random_cases
@@ -39,6 +40,31 @@ def test_every_preset_is_predicted_to_the_byte(name, workload):
 def test_dtypes_and_optimizers_are_predicted_to_the_byte(dtype, optimizer):
     found = compare(case("reformer", dtype=dtype, optimizer=optimizer, dropout=0.1))
     assert found.error_bytes == 0
+
+
+@pytest.mark.parametrize("residual", ["reversible", "checkpointed"])
+def test_offloaded_parameters_their_gradients_and_state_are_not_on_a_gpu(residual):
+    predicted = {
+        (offload, n_layers): predict_case(
+            case("reformer", residual=residual, parameter_offload=offload, n_layers=n_layers)
+            .model_copy(update={"device": "cuda"})
+        ).memory
+        for offload in ("none", "cpu")
+        for n_layers in (3, 9)
+    }  # fmt: skip
+    grown = {
+        offload: predicted[offload, 9].peak_allocated_bytes
+        - predicted[offload, 3].peak_allocated_bytes
+        for offload in ("none", "cpu")
+    }
+    per_layer = 4 * sum(
+        p.numel() for p in ReformerLM(preset("reformer", **SMALL)).layers[0].parameters()
+    )
+    # Parameters, gradients and Adam's two moments of six layers.
+    assert grown["none"] >= 6 * 4 * per_layer
+    kept = -(-331 * SMALL["d_model"] * 4 // 512) * 512
+    # A checkpoint keeps each sublayer's input.
+    assert grown["cpu"] == (6 * 2 * kept if residual == "checkpointed" else 0)
 
 
 def test_buffers_of_each_thread_are_counted():

@@ -21,8 +21,11 @@ class ParameterFeed:
     sublayers' parameters are on the device, however deep the stack.
     """
 
-    def __init__(self, device: torch.device, *, offload: bool) -> None:
+    def __init__(
+        self, device: torch.device, *, offload: bool, host: torch.device | None = None
+    ) -> None:
         self._device, self._offload = device, offload
+        self._host = torch.device("cpu") if host is None else host
         self._stream = torch.cuda.Stream(device) if offload and device.type == "cuda" else None
 
     def over(self, sublayers: Sequence[Sublayer]) -> Iterator[tuple[Sublayer, Tensors]]:
@@ -45,7 +48,7 @@ class ParameterFeed:
         """A sublayer's gradients where its parameters live."""
         if not self._offload:
             return grads
-        return {name: grad.to("cpu", copy=True) for name, grad in grads.items()}
+        return {name: grad.to(self._host, copy=True) for name, grad in grads.items()}
 
     def _fetch(self, module: nn.Module) -> Tensors:
         """Copies of the parameters, under way."""

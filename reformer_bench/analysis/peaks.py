@@ -1,0 +1,43 @@
+"""Peaks: the smallest peak of one training step of a given size, measured or predicted."""
+
+from __future__ import annotations
+
+from reformer_bench.analysis.judging import Expectation, Finding, within
+from reformer_bench.analysis.scaling import Point
+from reformer_bench.analysis.selection import Records
+from reformer_bench.spec.record import Outcome, Record
+
+
+def smallest_peak(expectation: Expectation, records: Records) -> Finding:
+    """The smallest measured peak; else the smallest prediction; with the model it belongs to."""
+    ended = [(peak, r) for r in records if (peak := _measured_peak(r)) is not None]
+    if ended:
+        peak, record = min(ended, key=lambda item: item[0])
+        device = f"measured on {record.environment.device_name}"
+        return within(expectation, peak, "measured", (_at(record, peak),), _words(record, device))
+    predicted = [(peak, r) for r in records if (peak := r.memory.predicted_peak_bytes) is not None]
+    if predicted:
+        peak, record = min(predicted, key=lambda item: item[0])
+        tried = "" if record.outcome is Outcome.OK else f"; here: {record.outcome.value}"
+        words = _words(record, f"predicted, not run to its end{tried}")
+        return within(expectation, peak, "predicted", (_at(record, peak),), words)
+    return within(expectation, None, note="no such case was measured or predicted")
+
+
+def _measured_peak(record: Record) -> int | None:
+    allocator = record.memory.allocator
+    if record.outcome is not Outcome.OK or allocator is None or allocator.source == "fake-tensor":
+        return None
+    return record.memory.peak_bytes
+
+
+def _at(record: Record, peak: float) -> Point:
+    return Point(record.case.length, peak)
+
+
+def _words(record: Record, how: str) -> str:
+    model = record.case.model
+    return (
+        f"{model.n_layers} layers, d_model {model.d_model}, {record.case.length:,} tokens, "
+        f"{record.case.optimizer}; {how}"
+    )

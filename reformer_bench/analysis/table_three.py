@@ -1,0 +1,92 @@
+"""Table 3 of the paper: its five models along length, depth and d_ff, and their order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from reformer_bench.analysis.judging import Expectation, Finding, within
+from reformer_bench.analysis.powers import memory_growth
+from reformer_bench.analysis.quantities import Basis, activation_bytes, is_measured
+from reformer_bench.analysis.selection import Records, depth, length, where, width
+from reformer_bench.spec.record import Record
+
+if TYPE_CHECKING:
+    from reformer_bench.analysis.judging import Claim
+
+TABLE_3 = {
+    "transformer": ("full", "standard", False),
+    "reversible": ("full", "reversible", False),
+    "chunked reversible": ("full", "reversible", True),
+    "LSH": ("lsh", "standard", False),
+    "reformer": ("lsh", "reversible", True),
+}
+"""(attention, residual, in chunks) of the five models, by the first words of an expectation."""
+
+_LEANER = (
+    ("transformer", "reversible"),
+    ("reversible", "chunked reversible"),
+    ("transformer", "LSH"),
+    ("LSH", "reformer"),
+)
+
+
+def table_3(claim: Claim, records: Records) -> tuple[Finding, ...]:
+    """The five models in length, depth and d_ff, and their order."""
+    plain, wide = ([r for r in records if r.case.suite == suite] for suite in claim.suites)
+    slices = {"length": (length, _along_length), "layers": (depth, _along_depth)}
+    slices["d_ff"] = (width, _along_width)
+    findings = []
+    for expectation in claim.expectations[:-1]:
+        name, _, axis = expectation.text.partition(", memory in ")
+        x, chosen = slices[axis]
+        found = wide if axis == "d_ff" else plain
+        findings.append(memory_growth(expectation, chosen(_model_of_table(found, name)), x))
+    return (*findings, _order(claim.expectations[-1], plain))
+
+
+def _model_of_table(records: Records, name: str) -> list[Record]:
+    attention, residual, chunked = TABLE_3[name]
+    return where(records, attention=attention, residual=residual, chunked=chunked)
+
+
+def _along_length(records: Records) -> list[Record]:
+    """The shallowest and narrowest."""
+    least = (min(map(depth, records), default=0), min(map(width, records), default=0))
+    return where(records, keep=lambda r: (depth(r), width(r)) == least)
+
+
+def _along_depth(records: Records) -> list[Record]:
+    """The narrowest, at the longest length at which three or more ended."""
+    narrow = where(records, keep=lambda r: width(r) == min(map(width, records)))
+    ended = Counter(length(r) for r in narrow if activation_bytes(r) is not None)
+    longest = max((n for n, count in ended.items() if count >= 3), default=max(ended, default=0))
+    return where(narrow, keep=lambda r: length(r) == longest)
+
+
+def _along_width(records: Records) -> list[Record]:
+    """The shallowest, at the shortest length, where d_ff outweighs the scores."""
+    at = (min(map(length, records), default=0), min(map(depth, records), default=0))
+    return where(records, keep=lambda r: (length(r), depth(r)) == at)
+
+
+def _order(expectation: Expectation, records: Records) -> Finding:
+    """The largest ratio of a leaner model to the one before it, each pair at the longest length
+    and then the most layers that both have."""
+    basis: Basis = "measured" if any(map(is_measured, records)) else "predicted"
+    known = [record for record in records if basis == "predicted" or is_measured(record)]
+    ratios = {}
+    for before, after in _LEANER:
+        heavy, light = (_by_size(_model_of_table(known, name)) for name in (before, after))
+        shared = heavy.keys() & light.keys()
+        if not shared:
+            return within(expectation, None, note=f"{before} and {after} share no size")
+        ratios[f"{after} to {before}"] = light[max(shared)] / heavy[max(shared)]
+    worst = max(ratios, key=lambda name: ratios[name])
+    return within(expectation, ratios[worst], basis, note=f"the largest is {worst}")
+
+
+def _by_size(records: Records) -> dict[tuple[float, float], float]:
+    """Activation memory by length and layers."""
+    found = {(length(r), depth(r)): activation_bytes(r) for r in records}
+    return {size: value for size, value in found.items() if value is not None}

@@ -1,0 +1,208 @@
+"""The figure of claims: every fitted growth beside the growth that the paper says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+
+from reformer_bench.analysis.claims import bounds_text
+from reformer_bench.analysis.judging import TOLERANCE, Finding, Outcome, Verdict, figure_text
+from reformer_bench.analysis.scaling import Point
+from reformer_bench.report.scales import growth_axis, size_axis
+from reformer_bench.report.style import (
+    FONT_SIZE,
+    GRID,
+    INK,
+    MUTED,
+    SMALL,
+    TITLE_SIZE,
+    Look,
+    drawing,
+    looks,
+    metadata,
+)
+
+DPI = 160
+_AXES = {"length": "tokens"}
+"""Names of axes in the claims' words that have better ones on an axis."""
+_COLUMNS = 2
+_CELL_WIDTH, _CELL_HEIGHT = 6.2, 2.55
+_PANEL_LEFT, _PANEL_WIDTH, _PANEL_HEIGHT, _PANEL_BOTTOM = 0.88, 2.3, 1.6, 0.55
+_HEAD, _FOOT = 0.62, 0.62
+_FOOTNOTE = (
+    "Each curve as a multiple of its smallest size. Points: figures that the fit rests on; hollow: "
+    "smaller sizes left out as not settled; dashed: the fit.\nShaded, from the first of them: the "
+    "growth that the paper says, give or take a power of 0.25. Memory is that of activations: "
+    "parameters, gradients and optimizer state are taken away."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Findings of one claim along one axis."""
+
+    verdict: Verdict
+    axis: str
+    findings: tuple[Finding, ...]
+
+
+def panels(verdicts: Sequence[Verdict]) -> list[Panel]:
+    """A panel for each claim and axis along which anything was fitted, in the claims' order."""
+    found = []
+    for verdict in verdicts:
+        fitted = [one for one in verdict.findings if _is_fitted(one)]
+        for axis in dict.fromkeys(one.expectation.axis for one in fitted):
+            along = tuple(one for one in fitted if one.expectation.axis == axis)
+            found.append(Panel(verdict, axis, along))
+    return found
+
+
+def write_claims_figure(verdicts: Sequence[Verdict], where: str, path: Path) -> bool:
+    """Draw the fits into a file, in the format that its name ends with; False: nothing is fitted.
+
+    ``where``: what they were measured on.
+    """
+    found = panels(verdicts)
+    if not found:
+        return False
+    file_format = path.suffix[1:]
+    with drawing():
+        figure = claims_figure(found, where)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format=file_format, dpi=DPI, metadata=metadata(file_format))
+    return True
+
+
+def claims_figure(found: Sequence[Panel], where: str) -> Figure:
+    """Panels in two columns, each with its findings beside it."""
+    rows = math.ceil(len(found) / _COLUMNS)
+    width, height = _COLUMNS * _CELL_WIDTH, _HEAD + rows * _CELL_HEIGHT + _FOOT
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    for number, panel in enumerate(found):
+        row, column = divmod(number, _COLUMNS)
+        left = column * _CELL_WIDTH + _PANEL_LEFT
+        bottom = height - _HEAD - (row + 1) * _CELL_HEIGHT + _PANEL_BOTTOM
+        size = (_PANEL_WIDTH / width, _PANEL_HEIGHT / height)
+        ax = figure.add_axes((left / width, bottom / height, *size))
+        _draw(ax, panel)
+    x = 0.2 / width
+    figure.text(x, 1 - 0.14 / height, "The paper's claims on growth", fontsize=TITLE_SIZE,
+                weight="bold", va="top")  # fmt: skip
+    figure.text(x, 1 - 0.42 / height, where, fontsize=FONT_SIZE, color=MUTED, va="top")
+    foot = figure.text(x, 0.1 / height, _FOOTNOTE, fontsize=8.2, color=MUTED, va="bottom")
+    foot.set_linespacing(1.35)
+    return figure
+
+
+def _is_fitted(finding: Finding) -> bool:
+    return finding.expectation.unit == "exponent" and len(finding.points) > 1
+
+
+def _draw(ax: Axes, panel: Panel) -> None:
+    named = looks(one.expectation.text for one in panel.findings)
+    curves = [(one, _relative(one)) for one in panel.findings]
+    xs = [point.x for _, points in curves for point in points]
+    ys = [point.y for _, points in curves for point in points]
+    size_axis(ax, xs)
+    growth_axis(ax, ys)
+    for order, (finding, points) in enumerate(curves):
+        _wedge(ax, finding, points, named[finding.expectation.text])
+        _curve(ax, finding, points, named[finding.expectation.text], 3 + 0.1 * order)
+    ax.set_xlabel(_AXES.get(panel.axis, panel.axis), labelpad=3)
+    ax.set_ylabel("times the smallest", labelpad=4)
+    ax.grid(visible=True, which="major", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    _title(ax, panel)
+    handles = [_handle(one, named[one.expectation.text]) for one in panel.findings]
+    ax.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.03, 1.05),
+        frameon=False,
+        fontsize=SMALL,
+        borderaxespad=0,
+        labelspacing=0.75,
+        handlelength=1.6,
+    )
+
+
+def _title(ax: Axes, panel: Panel) -> None:
+    """The claim's name and what became of it."""
+    outcome = panel.verdict.outcome
+    colour = {Outcome.SUPPORTED: "#00734f", Outcome.REFUTED: "#b3261e"}.get(outcome, MUTED)
+    name = _above(ax, panel.verdict.claim.id, 0.0, INK, FONT_SIZE, weight="bold")
+    width = name.get_window_extent().width / (ax.figure.dpi / 72)
+    _above(ax, outcome.value, width + 8, colour, SMALL)
+
+
+def _above(
+    ax: Axes, text: str, right: float, colour: str, size: float, weight: str = "normal"
+) -> Annotation:
+    """Text over the panel, ``right`` typographic points from its left edge."""
+    return ax.annotate(
+        text,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(right, 7),
+        textcoords="offset points",
+        va="bottom",
+        color=colour,
+        fontsize=size,
+        fontweight=weight,
+    )
+
+
+def _relative(finding: Finding) -> list[Point]:
+    """All sizes of a finding, as multiples of the smallest."""
+    points = sorted((*finding.unsettled, *finding.points), key=lambda point: point.x)
+    return [Point(point.x, point.y / points[0].y) for point in points]
+
+
+def _curve(ax: Axes, finding: Finding, points: Sequence[Point], look: Look, order: float) -> None:
+    settled = {point.x for point in finding.points}
+    for point in points:
+        face = look.colour if point.x in settled else "white"
+        ax.plot(point.x, point.y, marker=look.marker, markersize=5, color=look.colour,
+                markerfacecolor=face, zorder=order + 0.05, clip_on=False)  # fmt: skip
+    assert finding.figure is not None
+    kept = [point for point in points if point.x in settled]
+    # Least squares on logarithms goes through the middle of the points.
+    middle_x = math.exp(sum(math.log(point.x) for point in kept) / len(kept))
+    middle_y = math.exp(sum(math.log(point.y) for point in kept) / len(kept))
+    ends = (kept[0].x, kept[-1].x)
+    line = [middle_y * (x / middle_x) ** finding.figure for x in ends]
+    ax.plot(ends, line, color=look.colour, linewidth=1.2, linestyle=(0, (4, 2)), zorder=order)
+
+
+def _bounds(finding: Finding) -> tuple[float, float]:
+    """Slopes between which the paper's growth lies; what may fall at will, by as much as it grows
+    at most, and what must fall, by a whole power."""
+    low, high = finding.expectation.low, finding.expectation.high
+    return (low, high) if math.isfinite(low) else (-TOLERANCE if high > 0 else -1.0, high)
+
+
+def _wedge(ax: Axes, finding: Finding, points: Sequence[Point], look: Look) -> None:
+    """What the paper says of the settled sizes, from the first of them."""
+    first = next(point for point in points if point.x == finding.points[0].x)
+    last = finding.points[-1].x
+    ends = [first.y * (last / first.x) ** slope for slope in _bounds(finding)]
+    ax.fill_between([first.x, last], [first.y, ends[0]], [first.y, ends[1]], color=look.colour,
+                    alpha=0.13, linewidth=0, zorder=1)  # fmt: skip
+
+
+def _handle(finding: Finding, look: Look) -> Line2D:
+    mark = {True: "", False: ", refuted", None: ", undecided"}[finding.holds]
+    bounds = bounds_text(finding.expectation).replace("at most", "≤")
+    label = f"{finding.expectation.text}\n{figure_text(finding)}, expected {bounds}{mark}"
+    return Line2D([], [], color=look.colour, marker=look.marker, markersize=5,
+                  linestyle=(0, (4, 2)), linewidth=1.2, label=label)  # fmt: skip
