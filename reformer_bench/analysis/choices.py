@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from reformer_bench.analysis.frontier import Option
@@ -12,50 +13,75 @@ from reformer_bench.spec.record import Outcome, Record
 
 Foretold = tuple[int, int]
 """(peak in bytes, FLOPs of a step) of a case, from fake tensors."""
+Speed = tuple[tuple[str, ...], str]
+"""What decides how fast a device is: the attention of the layers, and the dtype."""
 
 
 def options_of(
     cases: Sequence[Case], records: Iterable[Record], foretell: Callable[[Case], Foretold]
 ) -> tuple[list[Option], str]:
-    """An option for each case, and the unit of their costs: ``ms`` or ``FLOP``.
+    """An option for each case, and the unit of all their costs: ``ms`` or ``FLOP``.
 
-    A case that a record has measured takes peak and time from it. The time of another is its
-    FLOPs at the speed that measured cases of its attention reached, or of any attention where its
-    own has none. With no measurement at all, costs are FLOPs.
+    A case that a record has measured takes peak and time from it; one that ran out of memory there
+    is marked. The time of another is its FLOPs at the speed that measured cases of its attention
+    and dtype reached, or of its dtype alone. Where some case has no time that way, all costs are
+    FLOPs.
     """
-    measured = [r for r in records if r.outcome is Outcome.OK and is_measured(r)]
-    by_case = {_what_is_run(record.case): record for record in measured}
-    speeds = _speeds(measured, foretell)
-    options = []
-    for case in cases:
-        record = by_case.get(_what_is_run(case))
-        time = None if record is None else step_ms(record)
-        if record is not None and time is not None and record.memory.peak_bytes is not None:
-            peak = record.memory.peak_bytes
-            options.append(Option(case.variant, peak, time, "measured", "measured"))
-            continue
-        peak, flops = foretell(case)
-        if speeds:
-            speed = speeds.get(case.model.attention) or median(speeds.values())
-            options.append(Option(case.variant, peak, flops / speed, "predicted", "estimated"))
-        else:
-            options.append(Option(case.variant, peak, flops, "predicted", "predicted"))
-    return options, "ms" if speeds else "FLOP"
+    found = [record for record in records if _is_told_of(record, cases)]
+    by_case = {_what_is_run(record.case): record for record in found}
+    speeds = _speeds([record for record in found if _is_timed(record)], foretell)
+    drafts = [_draft(case, by_case.get(_what_is_run(case)), speeds, foretell) for case in cases]
+    if all(option.cost_source != "predicted" for option in drafts):
+        return drafts, "ms"
+    counted = [foretell(case)[1] for case in cases]
+    return [
+        replace(option, cost=flops, cost_source="predicted")
+        for option, flops in zip(drafts, counted, strict=True)
+    ], "FLOP"
 
 
-def _speeds(
-    measured: Sequence[Record], foretell: Callable[[Case], Foretold]
-) -> dict[tuple[str, ...], float]:
-    """FLOPs per millisecond that training steps reached, by attention: the median over records."""
-    found: dict[tuple[str, ...], list[float]] = {}
-    for record in measured:
+def _is_told_of(record: Record, cases: Sequence[Case]) -> bool:
+    """Whether a record says anything of these cases: our own model, on their kind of device."""
+    kinds = {(case.device.partition(":")[0], case.workload) for case in cases}
+    kind = record.environment.device_kind
+    return record.case.implementation == "native" and (kind, record.case.workload) in kinds
+
+
+def _is_timed(record: Record) -> bool:
+    return record.outcome is Outcome.OK and is_measured(record) and step_ms(record) is not None
+
+
+def _draft(
+    case: Case,
+    record: Record | None,
+    speeds: dict[Speed, float],
+    foretell: Callable[[Case], Foretold],
+) -> Option:
+    """The option in milliseconds where a time is known or can be estimated, else in FLOPs."""
+    if record is not None and _is_timed(record) and record.memory.peak_bytes is not None:
         time = step_ms(record)
-        if time is None or record.case.workload != "train_step":
-            continue
+        assert time is not None
+        return Option(case.variant, record.memory.peak_bytes, time, "measured", "measured")
+    peak, flops = foretell(case)
+    ran_out = record is not None and record.outcome in (Outcome.DEVICE_OOM, Outcome.HOST_OOM)
+    option = Option(case.variant, peak, flops, ran_out=ran_out)
+    alike = [v for (_, dtype), v in speeds.items() if dtype == case.model.dtype]
+    if not alike:
+        return option
+    speed = speeds.get((case.model.attention, case.model.dtype)) or median(alike)
+    return replace(option, cost=flops / speed, cost_source="estimated")
+
+
+def _speeds(measured: Sequence[Record], foretell: Callable[[Case], Foretold]) -> dict[Speed, float]:
+    """FLOPs per millisecond that steps reached, by attention and dtype: medians over records."""
+    found: dict[Speed, list[float]] = {}
+    for record in measured:
         counted = record.timing.flops if record.timing is not None else None
-        flops = counted or foretell(record.case)[1]
-        found.setdefault(record.case.model.attention, []).append(flops / time)
-    return {attention: median(speeds) for attention, speeds in found.items()}
+        flops, time = counted or foretell(record.case)[1], step_ms(record)
+        if time:
+            key = (record.case.model.attention, record.case.model.dtype)
+            found.setdefault(key, []).append(flops / time)
+    return {key: median(speeds) for key, speeds in found.items()}
 
 
 def _what_is_run(case: Case) -> str:

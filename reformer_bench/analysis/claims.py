@@ -112,7 +112,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="table-3",
-        statement="The five models are ordered and scale in l, n_l and d_ff as Table 3 says.",
+        statement="The five models are ordered, and their memory scales in l, n_l and d_ff, as "
+        "Table 3 says.",
         source="Table 3",
         suites=("table-3", "table-3-width"),
         quantity="activation memory of a training step, in length, layers and d_ff",
@@ -179,15 +180,16 @@ CLAIMS: tuple[Claim, ...] = (
         "long sequences hide the transfer.",
         source="section 3",
         suites=("param-offload",),
-        quantity="parameters on the device in layers; time with over time without swapping",
+        quantity="memory of a GPU with swapping, in layers; time with over time without swapping",
         expectations=(
-            constant("parameters on the device", "layers"),
+            constant("memory of the device with swapping", "layers"),
             Expectation("time with swapping over time without", 0.0, 1.25, "ratio"),
         ),
-        against="parameters on the device that grow, or a step a quarter slower",
+        against="memory of the GPU that grows with layers, or a step a quarter slower",
         evidence=evidence.swap_params,
         elsewhere=True,
-        why_not="parameters can only be swapped out of a device that has a memory of its own",
+        why_not="parameters can only be swapped out of a device that has a memory of its own, and "
+        "no record of its suite on a GPU is among the runs",
     ),
     Claim(
         id="shared-qk",

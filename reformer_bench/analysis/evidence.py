@@ -152,49 +152,59 @@ def deep_64k(claim: Claim, records: Records) -> Findings:
 
 
 def swap_params(claim: Claim, records: Records) -> Findings:
-    """Parameters on the device in depth, and what the transfer costs at the longest length."""
+    """Memory of a GPU with parameters swapped out, in depth; and what the transfer costs."""
     kept, hidden = claim.expectations
     found = where(of_suites(claim, records), keep=lambda r: r.environment.device_kind == "cuda")
-    swapped = where(found, keep=lambda r: r.case.model.parameter_offload == "cpu")
-    longest = max(map(length, swapped), default=0)
-    at_longest = where(swapped, keep=lambda r: length(r) == longest)
-    measured = growth(at_longest, depth, _parameters("measured"))
-    predicted = growth(at_longest, depth, _parameters("predicted"))
-    on_device = (
-        judged(kept, predicted, "predicted")
-        if measured is None and predicted is not None
-        else judged(kept, measured, "measured")
-    )
-    return (
-        on_device,
-        _transfer(hidden, found, longest),
-    )
+    return _left_on_device(kept, found), _transfer(hidden, found)
 
 
-def _parameters(basis: Basis) -> Quantity:
+def _left_on_device(expectation: Expectation, records: Records) -> Finding:
+    """The whole peak, in layers: copies of parameters that stayed would show in it. At the shortest
+    length, where parameters weigh most; without swapping beside it."""
+    for quantity in (_peak("measured"), _peak("predicted")):
+        known = [record for record in records if quantity.of(record) is not None]
+        swapped, resident = (_offloading(known, where_to) for where_to in ("cpu", "none"))
+        if not swapped:
+            continue
+        shortest = min(map(length, swapped))
+        fit = growth(_at(swapped, shortest), depth, quantity)
+        without = growth(_at(resident, shortest), depth, quantity)
+        beside = "" if without is None else f"without swapping {two_decimals(without.exponent)}"
+        return judged(expectation, fit, quantity.basis, beside)
+    return judged(expectation, None, "measured")
+
+
+def _at(records: Records, n_tokens: float) -> list[Record]:
+    return where(records, keep=lambda r: length(r) == n_tokens)
+
+
+def _offloading(records: Records, where_to: str) -> list[Record]:
+    return where(records, keep=lambda r: r.case.model.parameter_offload == where_to)
+
+
+def _peak(basis: Basis) -> Quantity:
     def of(record: Record) -> float | None:
-        allocator = record.memory.allocator
-        if record.outcome is not Outcome.OK or allocator is None or allocator.breakdown is None:
-            return None
-        if is_measured(record) != (basis == "measured"):
-            return None
-        # Swapping that works to the end leaves none at the peak; growth needs a positive figure.
-        return float(max(1, allocator.breakdown.parameters_bytes))
+        peak = record.memory.peak_bytes
+        known = record.outcome is Outcome.OK and peak is not None
+        return peak if known and is_measured(record) == (basis == "measured") else None
 
-    return Quantity("parameters on the device", basis, of, is_memory=True)
+    return Quantity("memory of the device", basis, of)
 
 
-def _transfer(expectation: Expectation, records: Records, longest: float) -> Finding:
-    """Time with swapping over time without, deepest at the longest length."""
-    times: dict[str, tuple[float, float]] = {}
-    for record in where(records, keep=lambda r: length(r) == longest):
-        value = TIME.of(record)
-        if value is not None:
-            offload = record.case.model.parameter_offload
-            times[offload] = max(times.get(offload, (0.0, 0.0)), (depth(record), value))
-    if set(times) != {"none", "cpu"} or times["none"][0] != times["cpu"][0]:
+def _transfer(expectation: Expectation, records: Records) -> Finding:
+    """Time with swapping over time without, deepest at the longest length that has both."""
+    times = {
+        (length(record), depth(record), str(record.case.model.parameter_offload)): value
+        for record in records
+        if (value := TIME.of(record)) is not None
+    }
+    shared = {(n, layers) for n, layers, _ in times}
+    shared = {at for at in shared if (*at, "none") in times and (*at, "cpu") in times}
+    if not shared:
         return within(expectation, None, note="not timed with and without swapping on a GPU")
-    return within(expectation, times["cpu"][1] / times["none"][1])
+    at = max(shared)
+    note = f"{at[1]} layers at {at[0]:,} tokens"
+    return within(expectation, times[*at, "cpu"] / times[*at, "none"], note=note)
 
 
 def accuracy(claim: Claim, records: Records) -> Findings:

@@ -23,15 +23,18 @@ class Option:
     peak_source: Source = "predicted"
     cost_source: Source = "predicted"
     """Measured; estimated from FLOPs at the speed that measured cases reached; or FLOPs alone."""
+    ran_out: bool = False
+    """Whether it was seen to run out of memory, whatever is predicted."""
 
 
 def frontier(options: Sequence[Option]) -> list[Option]:
-    """Those that no other beats, fastest first.
+    """Those that no other beats, fastest first; none that ran out of memory.
 
     One beats another where it is no worse in either figure and better by 2% in one.
     """
+    usable = [option for option in options if not option.ran_out]
     return sorted(
-        (one for one in options if not any(beats(other, one) for other in options)),
+        (one for one in usable if not any(beats(other, one) for other in usable)),
         key=lambda option: (option.cost, option.peak_bytes),
     )
 
@@ -43,12 +46,17 @@ def beats(one: Option, other: Option) -> bool:
     return no_worse and better
 
 
+def fits(option: Option, budget_bytes: float) -> bool:
+    """Whether its peak is within the budget, and it was not seen to run out of memory."""
+    return option.peak_bytes <= budget_bytes and not option.ran_out
+
+
 def fastest_within(options: Sequence[Option], budget_bytes: float) -> Option | None:
     """The one of least cost whose peak is within the budget; None where none is.
 
     Costs within 2% of the least are equal, and of equals the leanest is taken.
     """
-    fitting = [option for option in options if option.peak_bytes <= budget_bytes]
+    fitting = [option for option in options if fits(option, budget_bytes)]
     least = min((option.cost for option in fitting), default=0.0)
     equals = [option for option in fitting if option.cost * (1 - _TIE) <= least]
     return min(equals, key=lambda option: option.peak_bytes, default=None)

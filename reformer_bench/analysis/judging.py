@@ -110,9 +110,9 @@ def judged(expectation: Expectation, fit: Fit | None, basis: Basis, beside: str 
     interval is narrow enough to tell whole powers apart; otherwise the data can't tell.
     """
     if fit is None:
-        return Finding(expectation, None, note=_joined("too few sizes ended with a figure", beside))
+        return Finding(expectation, None, note=joined("too few sizes ended with a figure", beside))
     holds, why = _decide(expectation, fit)
-    note = _joined(why, *_said(fit), beside)
+    note = joined(why, *_said(fit), beside)
     return Finding(
         expectation,
         holds,
@@ -147,7 +147,8 @@ def _said(fit: Fit) -> list[str]:
     """What was left out of a fit, and how out-of-memory and out-of-time sizes were taken."""
     words = []
     if fit.unsettled:
-        words.append(f"{len(fit.unsettled)} smaller sizes left out as not settled")
+        sizes = "size" if len(fit.unsettled) == 1 else "sizes"
+        words.append(f"{len(fit.unsettled)} smaller {sizes} left out as not settled")
     if fit.censored:
         sizes = "size" if len(fit.censored) == 1 else "sizes"
         pulled = f", {fit.n_pulling} of them raised the fit" if fit.n_pulling else ""
@@ -185,9 +186,10 @@ def verdict(claim: Claim, findings: tuple[Finding, ...], *, was_run: bool = True
         sentence = f"{_capital(words)}."
     elif unknown:
         outcome = Outcome.NOT_MEASURABLE
-        held = len(findings) - len(unknown)
+        held = [finding for finding in findings if finding.holds]
         sentence = (
-            f"{held} of {len(findings)} findings hold; open: {'; '.join(map(in_words, unknown))}."
+            f"Open: {'; '.join(map(in_words, unknown))}. {len(held)} of {len(findings)} findings "
+            f"hold: {'; '.join(map(in_words, held))}."
         )
     else:
         outcome = Outcome.SUPPORTED
@@ -222,7 +224,8 @@ def two_decimals(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
-def _joined(*words: str) -> str:
+def joined(*words: str) -> str:
+    """Notes in one, empty ones left out."""
     return "; ".join(word for word in words if word)
 
 

@@ -9,18 +9,27 @@ from reformer_bench.spec.record import Outcome, Record
 
 
 def smallest_peak(expectation: Expectation, records: Records) -> Finding:
-    """The smallest measured peak; else the smallest prediction; with the model it belongs to."""
+    """The smallest measured peak; else the smallest prediction for a case that was not seen to run
+    out of memory; with the model it belongs to."""
     ended = [(peak, r) for r in records if (peak := _measured_peak(r)) is not None]
     if ended:
         peak, record = min(ended, key=lambda item: item[0])
         device = f"measured on {record.environment.device_name}"
         return within(expectation, peak, "measured", (_at(record, peak),), _words(record, device))
-    predicted = [(peak, r) for r in records if (peak := r.memory.predicted_peak_bytes) is not None]
+    ran_out = [r for r in records if r.outcome in (Outcome.DEVICE_OOM, Outcome.HOST_OOM)]
+    predicted = [
+        (peak, r)
+        for r in records
+        if r not in ran_out and (peak := r.memory.predicted_peak_bytes) is not None
+    ]
     if predicted:
         peak, record = min(predicted, key=lambda item: item[0])
         tried = "" if record.outcome is Outcome.OK else f"; here: {record.outcome.value}"
         words = _words(record, f"predicted, not run to its end{tried}")
         return within(expectation, peak, "predicted", (_at(record, peak),), words)
+    if ran_out:
+        words = _words(ran_out[0], f"ran out of memory on {ran_out[0].environment.device_name}")
+        return within(expectation, None, note=words)
     return within(expectation, None, note="no such case was measured or predicted")
 
 

@@ -70,6 +70,14 @@ def step_ms(record: Record) -> float | None:
     return None if found is None else found.median
 
 
+def cold_rate(record: Record) -> float | None:
+    """Tokens per second of a case that made its cold step only; None of any other."""
+    timing = record.timing
+    if record.outcome is not Outcome.OK or timing is None or timing.warm:
+        return None
+    return 1e3 * record.case.tokens / timing.cold.total_ms
+
+
 def flops(record: Record) -> float | None:
     """Matrix-product operations of a step."""
     counted = None if record.timing is None else record.timing.flops
@@ -123,7 +131,8 @@ def growth(
             points.append(Point(x(record), value))
         elif quantity.basis == "measured" and record.outcome in _RAN_OUT:
             reached = record.memory.peak_bytes if quantity.is_memory else None
-            fixed = fixed_bytes(record) or 0
-            bound = float(reached - fixed) if reached is not None and reached > fixed else None
+            fixed = fixed_bytes(record)
+            known = reached is not None and fixed is not None and reached > fixed
+            bound = float(reached - fixed) if known else None  # type: ignore[operator]
             censored.append(Censored(x(record), bound))
     return fit_power(points, censored)

@@ -72,7 +72,8 @@ def fit_power(
     range and by more than the scatter explains, down to three. Censored sizes count only where
     they contradict the line: there the figure is taken to be what it is known to exceed, or what
     the line says if that is more, until both agree. The interval is a studentised parametric
-    bootstrap of the residuals, which keeps its level for three points too, at the price of width.
+    bootstrap of the residuals, which keeps its level for three points too, at the price of width;
+    it rests on the known figures alone, since a figure put in for an unknown one has no scatter.
 
     Raises ValueError where a size or figure is not positive.
     """
@@ -86,9 +87,10 @@ def fit_power(
     used = ordered[start:]
     beyond = tuple(sorted(censored, key=lambda item: item.x))
     u, v, n_pulling = _with_censored(used, beyond)
-    slope, intercept, spread = _line(u, v)
-    lower, upper = _interval(u, slope, intercept, spread, seed, n_resamples)
-    bend = _bend(*_logs(used))
+    slope, intercept = _line(u, v)
+    known = _logs(used)
+    lower, upper = _interval(known[0], slope, _spread(*known, slope, intercept), seed, n_resamples)
+    bend = _bend(*known)
     return Fit(
         exponent=slope,
         lower=lower,
@@ -106,14 +108,18 @@ def _logs(points: Sequence[Point]) -> tuple[Array, Array]:
     return np.log([point.x for point in points]), np.log([point.y for point in points])
 
 
-def _line(u: Array, v: Array) -> tuple[float, float, float]:
-    """Slope, intercept and residual standard deviation (0 for two points)."""
+def _line(u: Array, v: Array) -> tuple[float, float]:
+    """Slope and intercept."""
     centred = u - u.mean()
     slope = float(centred @ v / (centred @ centred))
-    intercept = float(v.mean() - slope * u.mean())
+    return slope, float(v.mean() - slope * u.mean())
+
+
+def _spread(u: Array, v: Array, slope: float, intercept: float) -> float:
+    """Standard deviation of the residuals from a line (0 for two points)."""
     residuals = v - intercept - slope * u
     freedom = len(u) - 2
-    return slope, intercept, float(np.sqrt(residuals @ residuals / freedom)) if freedom else 0.0
+    return float(np.sqrt(residuals @ residuals / freedom)) if freedom else 0.0
 
 
 def _settled_from(points: Sequence[Point]) -> int:
@@ -158,14 +164,14 @@ def _with_censored(
         return u, v, 0
     at = np.log([item.x for item in bounds])
     least = np.log([float(item.at_least or 0) for item in bounds])
-    slope, intercept, _ = _line(u, v)
+    slope, intercept = _line(u, v)
     pulling = intercept + slope * at < least
     if not pulling.any():
         return u, v, 0
     at, least = at[pulling], least[pulling]
     filled = least
     for _ in range(_MOST_REFITS):
-        slope, intercept, _ = _line(np.concatenate([u, at]), np.concatenate([v, filled]))
+        slope, intercept = _line(np.concatenate([u, at]), np.concatenate([v, filled]))
         refilled = np.maximum(least, intercept + slope * at)
         if np.allclose(refilled, filled, atol=1e-9):
             break
@@ -174,7 +180,7 @@ def _with_censored(
 
 
 def _interval(
-    u: Array, slope: float, intercept: float, spread: float, seed: int, n_resamples: int
+    u: Array, slope: float, spread: float, seed: int, n_resamples: int
 ) -> tuple[float | None, float | None]:
     """Ends of the bootstrap interval of the slope."""
     if len(u) < 3:

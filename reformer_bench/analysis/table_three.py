@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reformer_bench.analysis.judging import Expectation, Finding, within
+from reformer_bench.analysis.judging import Expectation, Finding, joined, two_decimals, within
 from reformer_bench.analysis.powers import memory_growth
-from reformer_bench.analysis.quantities import Basis, activation_bytes, is_measured
+from reformer_bench.analysis.quantities import (
+    FLOPS,
+    TIME,
+    Basis,
+    activation_bytes,
+    growth,
+    is_measured,
+)
 from reformer_bench.analysis.selection import Records, depth, length, where, width
 from reformer_bench.spec.record import Record
 
@@ -41,8 +50,16 @@ def table_3(claim: Claim, records: Records) -> tuple[Finding, ...]:
         name, _, axis = expectation.text.partition(", memory in ")
         x, chosen = slices[axis]
         found = wide if axis == "d_ff" else plain
-        findings.append(memory_growth(expectation, chosen(_model_of_table(found, name)), x))
+        records_along = chosen(_model_of_table(found, name))
+        finding = memory_growth(expectation, records_along, x)
+        findings.append(replace(finding, note=joined(finding.note, *_beside(records_along, x))))
     return (*findings, _order(claim.expectations[-1], plain))
+
+
+def _beside(records: Records, x: Callable[[Record], float]) -> list[str]:
+    """Exponents of time and FLOPs, which the sizes that show memory's growth leave unsettled."""
+    fits = (("time", growth(records, x, TIME)), ("FLOPs", growth(records, x, FLOPS)))
+    return [f"{name} {two_decimals(fit.exponent)}" for name, fit in fits if fit is not None]
 
 
 def _model_of_table(records: Records, name: str) -> list[Record]:

@@ -86,18 +86,23 @@ def _checkpointing(records: Sequence[Record]) -> str | None:
     if len(shared) < 2:
         return None
     few, many = shared[0], shared[-1]
-    parts = []
+    growths, times = [], []
     for residual, found in by_residual.items():
         before, after = (measured_activations(found[layers]) for layers in (few, many))
         time = step_ms(found[many])
         if before is None or after is None or time is None:
             return None
-        growth = f"{after / before:.2f} times to {format_bytes(after)}"
-        parts.append(f"{residual} {growth}, {time:,.0f} ms")
+        growths.append(f"{after / before:.2f} times in a {residual} one (to {format_bytes(after)})")
+        times.append(f"{time:,.0f}")
     return (
-        f"Activations from {few} to {many} layers, and time of a step at {many}: "
-        f"{'; '.join(parts)} (depth-scaling)."
+        f"From {few} to {many} layers, what a stack needs besides its parameters and gradients "
+        f"grows {_listed(growths)}; a step of {many} layers takes {_listed(times)} ms "
+        "(depth-scaling)."
     )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _narrow(records: Sequence[Record]) -> str | None:

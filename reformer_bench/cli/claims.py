@@ -47,6 +47,7 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
     if plot is not None and plot.suffix not in _PLOT_SUFFIXES:
         raise InputError(f"--plot {plot}: does not end with {', '.join(_PLOT_SUFFIXES)}")
     records = load_records(runs)
+    _one_model(records)
     verdicts, beyond = judge_claims(records), remarks(records)
     if output_format == "table":
         from reformer_bench.cli.console import make_console
@@ -83,8 +84,15 @@ def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
     click.echo(str(path) if drawn else "nothing to draw: no growth was fitted", err=True)
 
 
+def _machine(record: Record) -> str:
+    """What decides a measurement's time, in words."""
+    env = record.environment
+    threads = f", {env.torch_threads} threads" if env.device_kind == "cpu" else ""
+    return f"{env.device_name}{threads}, torch {env.torch_version}, host {env.hostname_hash[:6]}"
+
+
 def load_records(runs: tuple[Path, ...]) -> list[Record]:
-    """The records of several runs. InputError where measurements are of different devices."""
+    """The records of several runs. InputError where measurements are of different machines."""
     from reformer_bench.analysis.quantities import is_measured
     from reformer_bench.store import load_run
 
@@ -97,7 +105,7 @@ def load_records(runs: tuple[Path, ...]) -> list[Record]:
             click.echo(note, err=True)
         for record in run.records:
             devices = measured if is_measured(record) else predicted
-            devices.setdefault(record.environment.device_name, path)
+            devices.setdefault(_machine(record), path)
         records += run.records
     if not records:
         raise InputError(f"{runs[0]}: the run has no records yet")
@@ -106,6 +114,26 @@ def load_records(runs: tuple[Path, ...]) -> list[Record]:
     if len(devices) > 1:
         (one, first), (other, second), *_ = devices.items()
         raise InputError(
-            f"{first} was measured on {one!r} and {second} on {other!r}: judge one device at a time"
+            f"{first} was measured on {one!r} and {second} on {other!r}: one machine at a time"
         )
     return records
+
+
+def _one_model(records: list[Record]) -> None:
+    """InputError where a variant of a suite is one model in one record and another in the next: a
+    fit over both would measure the difference."""
+    first: dict[tuple[str, ...], Record] = {}
+    for record in records:
+        case = record.case
+        key = (case.suite, case.variant, case.workload, record.environment.device_kind)
+        known = first.setdefault(key, record).case
+        if known.model == case.model and known.optimizer == case.optimizer:
+            continue
+        fields = [n for n in type(case.model).model_fields
+                  if getattr(known.model, n) != getattr(case.model, n)]  # fmt: skip
+        name = fields[0] if fields else "optimizer"
+        one, other = (getattr(c.model if fields else c, name) for c in (known, case))
+        raise InputError(
+            f"{case.variant} of suite {case.suite} has {name} = {one} in one record and {other} in "
+            "another: one model at a time"
+        )

@@ -2,6 +2,8 @@
 
 REGRESSION = 1
 """``check``: a case needs more than its tolerance allows, or no longer fits."""
+CASE_ERROR = 1
+"""``run``: a case ended in an error of its own; out of memory, out of time are results."""
 REFUTED = 1
 """``claims``: a claim of the paper is refuted."""
 INPUT = 2

@@ -69,6 +69,14 @@ def recommend(
         return prediction.peak_bytes, prediction.flops
 
     records = load_records(runs) if runs else []
+    kinds = {record.environment.device_kind for record in records}
+    if kinds - {fit_in.profile.kind}:
+        other = (kinds - {fit_in.profile.kind}).pop()
+        raise InputError(
+            f"the runs were made on {other}, and the choice is to be made for "
+            f"{fit_in.profile.kind}: name a device of their kind with --device-profile, or give no "
+            "run"
+        )
     cases = _combinations(seq_len, settings, fit_in, attention)
     options, unit = options_of(cases, records, foretell)
     best = fastest_within(options, fit_in.budget_bytes)
@@ -78,7 +86,8 @@ def recommend(
         from reformer_bench.cli.console import make_console
 
         console = make_console()
-        console.print(_table(options, unit, best, fit_in, seq_len))
+        console.print(_title(cases, fit_in), style="bold")
+        console.print(_table(options, unit, best, fit_in))
         console.print(_sentence(best, unit, fit_in))
     return 0 if best is not None else exits.NOTHING_MEASURED
 
@@ -116,29 +125,42 @@ def _cost_text(cost: float, unit: str) -> str:
     return f"{cost:,.0f} ms" if unit == "ms" else f"{cost / 1e12:.3g} TFLOP"
 
 
-def _table(
-    options: list[Option], unit: str, best: Option | None, fit_in: Target, seq_len: str
-) -> Table:
+def _title(cases: list[Case], fit_in: Target) -> str:
+    """What is chosen for: device, model and step."""
+    from reformer_bench.spec.units import format_tokens
+
+    case = cases[0]
+    model = case.model
+    layers = "layer" if model.n_layers == 1 else "layers"
+    return (
+        f"Combinations at {format_tokens(case.length)} tokens on {fit_in.profile.name}, fastest "
+        f"first: {model.n_layers} {layers}, d_model {model.d_model}, d_ff {model.d_ff}, "
+        f"{model.n_heads} heads, {model.dtype}, batch {case.batch}, optimizer {case.optimizer}"
+    )
+
+
+def _table(options: list[Option], unit: str, best: Option | None, fit_in: Target) -> Table:
     from rich import box
     from rich.table import Table
 
-    from reformer_bench.analysis.frontier import frontier
+    from reformer_bench.analysis.frontier import fits, frontier
     from reformer_bench.spec.units import format_bytes
 
     assert fit_in.budget_bytes is not None
     worth = {option.name for option in frontier(options)}
-    table = Table(box=box.SIMPLE_HEAD, title=f"combinations at {seq_len} tokens, fastest first")
+    table = Table(box=box.SIMPLE_HEAD)
     for header in ("combination", "peak", "", "step", "", f"fits {_budget(fit_in)}", ""):
         table.add_column(header, justify="right" if header in ("peak", "step") else "left")
     for option in sorted(options, key=lambda option: (option.cost, option.peak_bytes)):
         mark = "← choose" if option == best else "on the frontier" if option.name in worth else ""
+        within = "yes" if fits(option, fit_in.budget_bytes) else "no"
         table.add_row(
             option.name,
             format_bytes(option.peak_bytes),
             option.peak_source,
             _cost_text(option.cost, unit),
             option.cost_source,
-            "yes" if option.peak_bytes <= fit_in.budget_bytes else "no",
+            "no, ran out when measured" if option.ran_out else within,
             mark,
             style="bold" if option == best else None if option.name in worth else "dim",
         )

@@ -114,8 +114,9 @@ def _draw(ax: Axes, panel: Panel) -> None:
     ys = [point.y for _, points in curves for point in points]
     size_axis(ax, xs)
     growth_axis(ax, ys)
+    shaded: set[tuple[float, ...]] = set()
     for order, (finding, points) in enumerate(curves):
-        _wedge(ax, finding, points, named[finding.expectation.text])
+        _wedge(ax, finding, points, named[finding.expectation.text], shaded)
         _curve(ax, finding, points, named[finding.expectation.text], 3 + 0.1 * order)
     ax.set_xlabel(_AXES.get(panel.axis, panel.axis), labelpad=3)
     ax.set_ylabel("times the smallest", labelpad=4)
@@ -191,11 +192,19 @@ def _bounds(finding: Finding) -> tuple[float, float]:
     return (low, high) if math.isfinite(low) else (-TOLERANCE if high > 0 else -1.0, high)
 
 
-def _wedge(ax: Axes, finding: Finding, points: Sequence[Point], look: Look) -> None:
-    """What the paper says of the settled sizes, from the first of them."""
+def _wedge(
+    ax: Axes, finding: Finding, points: Sequence[Point], look: Look, shaded: set[tuple[float, ...]]
+) -> None:
+    """What the paper says of the settled sizes, from the first of them; what is ``shaded``
+    already is not shaded again, or it would be darker."""
     first = next(point for point in points if point.x == finding.points[0].x)
     last = finding.points[-1].x
-    ends = [first.y * (last / first.x) ** slope for slope in _bounds(finding)]
+    bounds = _bounds(finding)
+    wedge = (first.x, round(first.y, 1), last, *bounds)
+    if wedge in shaded:
+        return
+    shaded.add(wedge)
+    ends = [first.y * (last / first.x) ** slope for slope in bounds]
     ax.fill_between([first.x, last], [first.y, ends[0]], [first.y, ends[1]], color=look.colour,
                     alpha=0.13, linewidth=0, zorder=1)  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reformer_bench.analysis.frames import case_row
 from reformer_bench.analysis.groups import Group
-from reformer_bench.analysis.quantities import is_measured
+from reformer_bench.analysis.quantities import cold_rate, is_measured
 from reformer_bench.report.words import outcome_words, rate_figure, row_name
 from reformer_bench.spec.record import Outcome, Record
 from reformer_bench.spec.units import format_bytes
@@ -96,7 +96,9 @@ def make_grid(
         cells = []
         for record, value in zip(records, values, strict=True):
             if value is None:
-                cells.append(_words_cell(record, with_prediction=value_of is peak))
+                cold = cold_rate(record) if value_of is _rate and record is not None else None
+                words = _words_cell(record, with_prediction=value_of is peak)
+                cells.append(words if cold is None else Cell((f"{show(cold)} cold",)))
             else:
                 text = show(value)
                 cells.append(Cell((text,), is_figure=True, is_best=text == best))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from reformer_bench.analysis.frames import case_row
 from reformer_bench.analysis.groups import Group, stopped
+from reformer_bench.analysis.quantities import cold_rate
 from reformer_bench.report.words import SOURCES, percent, row_name
 from reformer_bench.spec.model import Attention
 from reformer_bench.spec.record import Environment, Outcome
@@ -28,6 +29,8 @@ def memory_note(group: Group) -> str:
 def throughput_note(group: Group) -> str:
     """What throughput is, and how far samples scatter where they scatter much."""
     note = "Throughput: tokens of a step over the median warm step."
+    if any(cold_rate(record) is not None for record in group.records):
+        note += " Cold: of the only step, on a CPU with the memory profiler on."
     worst: tuple[float, str] | None = None
     for record in group.records:
         spread = case_row(record)["relative_iqr"]
@@ -102,7 +105,8 @@ def model_words(group: Group) -> str:
     if lsh:
         hashes = "/".join(dict.fromkeys(str(model.n_hashes) for model in lsh))
         chunks = "/".join(dict.fromkeys(str(model.chunk_length) for model in lsh))
-        words.append(f"LSH with {hashes} hashes in chunks of {chunks}")
+        plural = "" if hashes == "1" else "es"
+        words.append(f"LSH with {hashes} hash{plural} in chunks of {chunks}")
     return ", ".join(words)
 
 

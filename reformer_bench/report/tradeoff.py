@@ -27,7 +27,7 @@ from reformer_bench.spec.units import format_tokens
 DPI = 160
 LEAST_VARIANTS = 3
 """Fewer points have no frontier worth drawing."""
-_MOST_NAMES = 12
+_MOST_NAMES = 16
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _BELOW = 9.4, 4.6, 1.02, 2.2, 0.65
 _MARKERS = {"standard": "o", "checkpointed": "s", "reversible": "D"}

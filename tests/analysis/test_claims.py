@@ -150,28 +150,20 @@ def deep(peak: int = 8 * GIB, growth: float = 0.0) -> list[Record]:
 
 
 def swapped(growth: float = 0.0, slower: float = 1.1) -> list[Record]:
-    records = []
-    for offload in ("none", "cpu"):
-        for n in (2, 4, 8):
-            ms = 100.0 * n * (slower if offload == "cpu" else 1.0)
-            one = record(
-                f"{offload}-{n}",
-                16_384,
-                peak=2 * GIB,
-                samples_ms=[ms],
-                device="cuda",
-                suite="param-offload",
-                model={"n_layers": n, "parameter_offload": offload},
-            )
-            allocator = one.memory.allocator
-            assert allocator is not None
-            assert allocator.breakdown is not None
-            parameters = int(MIB * n ** (growth if offload == "cpu" else 1))
-            parts = allocator.breakdown.model_copy(update={"parameters_bytes": parameters})
-            allocator = allocator.model_copy(update={"breakdown": parts})
-            memory = one.memory.model_copy(update={"allocator": allocator})
-            records.append(one.model_copy(update={"memory": memory}))
-    return records
+    return [
+        record(
+            f"{offload}-{n}",
+            tokens,
+            peak=int(2 * GIB * n ** (growth if offload == "cpu" else 0.9)),
+            samples_ms=[100.0 * n * (slower if offload == "cpu" else 1.0)],
+            device="cuda",
+            suite="param-offload",
+            model={"n_layers": n, "parameter_offload": offload},
+        )
+        for offload in ("none", "cpu")
+        for n in (2, 4, 8)
+        for tokens in (1024, 16_384)
+    ]
 
 
 def verdict(claim: str, records: list[Record]) -> Verdict:
@@ -266,6 +258,30 @@ def test_predictions_for_a_gpu_do_not_count_as_the_cpus():
     assert verdict("million-tokens", [elsewhere]).outcome is Outcome.SUPPORTED
     found = verdict("million-tokens", [*made_on_cpu(), elsewhere])
     assert found.outcome is Outcome.NOT_MEASURABLE
+
+
+def test_swapping_is_timed_where_both_were_timed():
+    gone = [
+        one.model_copy(update={"outcome": Ended.DEVICE_OOM, "timing": None})
+        if one.case.length == 16_384 and one.case.variant in ("none-8", "cpu-4")
+        else one
+        for one in swapped()
+    ]
+    kept, hidden = verdict("swap-params", gone).findings
+    assert kept.holds
+    assert "without swapping 0.90" in kept.note
+    assert hidden.figure == pytest.approx(1.1)
+    assert hidden.note == "2 layers at 16,384 tokens"
+
+
+@pytest.mark.parametrize("outcome", [Ended.DEVICE_OOM, Ended.HOST_OOM])
+def test_what_ran_out_of_memory_is_not_said_to_fit(outcome):
+    (lone,) = million(12 * GIB)
+    memory = lone.memory.model_copy(update={"allocator": None, "predicted_peak_bytes": 9 * GIB})
+    failed = lone.model_copy(update={"outcome": outcome, "memory": memory})
+    found = verdict("million-tokens", [failed])
+    assert found.outcome is Outcome.NOT_MEASURABLE
+    assert "ran out of memory" in found.findings[0].note
 
 
 def made_on_cpu() -> list[Record]:

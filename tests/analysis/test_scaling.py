@@ -91,6 +91,24 @@ def test_points_lost_to_a_memory_limit_do_not_bias_the_exponent():
     assert np.mean(exponents) == pytest.approx(2.0, abs=0.05)
 
 
+def test_under_a_memory_limit_the_interval_holds_the_exponent_at_its_level_or_more():
+    draw = np.random.default_rng(3)
+    limit = 3.0 * LENGTHS[5] ** 2
+    trials, held, pulled = 300, 0, 0
+    for trial in range(trials):
+        every = noisy(2.0, 0.1, draw)
+        kept = [point for point in every if point.y < limit]
+        lost = [Censored(point.x, limit) for point in every if point.y >= limit]
+        fit = fit_power(kept, lost, seed=trial, n_resamples=400)
+        assert fit is not None
+        assert fit.lower is not None
+        assert fit.upper is not None
+        held += fit.lower <= 2.0 <= fit.upper
+        pulled += fit.n_pulling > 0
+    assert pulled > trials / 10
+    assert held / trials > LEVEL - 0.06
+
+
 def test_two_points_have_an_exponent_and_no_interval():
     fit = fit_power([Point(1, 1), Point(2, 4)])
     assert fit is not None

@@ -68,7 +68,20 @@ def test_runs_of_two_devices_are_refused_in_one_line(capsys, supporting, tmp_pat
     other = save(tmp_path / "other", [record(device="cuda")])
     code, _, err = run(capsys, supporting, other)
     assert code == 2
-    assert "judge one device at a time" in err
+    assert "one machine at a time" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"model": {"n_hashes": 8}}, "n_hashes = 4 in one record and 8"),
+     ({"optimizer": "adafactor"}, "optimizer = adam in one record and adafactor")],
+)  # fmt: skip
+def test_two_models_of_one_variant_are_refused_in_one_line(capsys, tmp_path, change, said):
+    runs = [save(tmp_path / "a", [record()]), save(tmp_path / "b", [record(**change)])]
+    code, _, err = run(capsys, *runs)
+    assert code == 2
+    assert said in err
     assert err.count("\n") == 1
 
 

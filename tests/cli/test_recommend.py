@@ -5,6 +5,7 @@ import json
 import pytest
 
 from reformer_bench.cli.main import main
+from tests.report.builders import record
 
 SMALL = ("--set", "model.d_model=32", "--set", "model.d_ff=64", "--set", "model.n_heads=2")
 
@@ -36,6 +37,20 @@ def test_what_nothing_fits_is_said_and_is_4(capsys):
     code, out, _ = run(capsys, *asked)
     assert code == 4
     assert "No combination fits 1 KiB" in out
+
+
+def test_a_run_on_another_kind_of_device_is_wrong_input(capsys, tmp_path):
+    (tmp_path / "records.jsonl").write_text(record(device="cuda").model_dump_json() + "\n")
+    code, _, err = run(capsys, str(tmp_path), "--seq-len", "512", "--memory-budget", "1GiB")
+    assert code == 2
+    assert "the runs were made on cuda, and the choice is to be made for cpu" in err
+
+
+def test_the_model_and_the_device_are_named(capsys):
+    asked = ("--seq-len", "256", "--attention", "sdpa", "--device-profile", "t4", *SMALL)
+    code, out, _ = run(capsys, *asked, "--set", "model.n_layers=1")
+    assert code == 0
+    assert "Combinations at 256 tokens on t4, fastest first: 1 layer, d_model 32" in out
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,16 @@ def test_summary_fits_the_terminal_and_cuts_nothing_off(width: int) -> None:
     assert "267 GiB" in text
 
 
+def test_a_case_of_one_step_shows_its_cold_speed() -> None:
+    one = record(length=1000)
+    assert one.timing is not None
+    cold = one.timing.cold.model_copy(update={"total_ms": 500.0})
+    timing = one.timing.model_copy(update={"cold": cold, "warm": (), "tokens_per_second": None})
+    text = render(summary_table([one.model_copy(update={"timing": timing})]))
+    assert "2.00 cold" in text
+    assert "Cold: of the only step" in text
+
+
 def test_a_run_of_predictions_has_no_throughput() -> None:
     text = render(summary_table([as_predicted(one) for one in (record(), record(length=1024))]))
     assert "peak memory" in text
@@ -106,7 +116,7 @@ def test_the_note_says_what_a_peak_includes(case: dict[str, Any], words: str) ->
 def test_finished_without_samples_is_not_a_zero() -> None:
     text = render(summary_table([record(samples_ms=())]))
     assert "217 MiB" in text
-    assert "not measured" in rows(text, "1K")[1]
+    assert "5.12 cold" in rows(text, "1K")[1]
 
 
 def test_details_name_every_peak() -> None:

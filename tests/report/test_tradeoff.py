@@ -43,7 +43,7 @@ def test_a_few_points_are_all_named():
 
 
 def test_of_many_points_only_the_frontier_is_named():
-    found = words(at_one_length(n_poor=12))
+    found = words(at_one_length(n_poor=16))
     assert {"good-0", "good-1", "good-2"} <= found
     assert not any(word.startswith("poor") for word in found)
 

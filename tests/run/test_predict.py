@@ -67,6 +67,22 @@ def test_offloaded_parameters_their_gradients_and_state_are_not_on_a_gpu(residua
     assert grown["cpu"] == (6 * 2 * kept if residual == "checkpointed" else 0)
 
 
+@pytest.mark.parametrize("workload", ["train_step", "forward"])
+def test_products_inside_the_fused_kernel_are_counted(workload):
+    sizes = {"d_model": 32, "n_heads": 2, "chunk_length": 16, "n_hashes": 4, "ff_chunks": 1}
+    flops = {
+        (kernel, n_hashes): predict_case(
+            case("reformer", workload, 512, lsh_kernel=kernel, **{**sizes, "n_hashes": n_hashes})
+            .model_copy(update={"device": "cuda"})
+        ).flops
+        for kernel in ("eager", "triton")
+        for n_hashes in (1, 4)
+    }  # fmt: skip
+    assert flops["triton", 4] == pytest.approx(flops["eager", 4], rel=0.05)
+    rounds = {kernel: flops[kernel, 4] - flops[kernel, 1] for kernel in ("eager", "triton")}
+    assert rounds["triton"] == pytest.approx(rounds["eager"], rel=0.05)
+
+
 def test_buffers_of_each_thread_are_counted():
     found = [compare(case("flash-transformer", "attention"), n_threads=n) for n in (1, 2)]
     assert [f.error_bytes for f in found] == [0, 0]

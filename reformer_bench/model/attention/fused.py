@@ -11,11 +11,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
+from torch.utils.flop_counter import register_flop_formula
 
 from reformer_bench.model.attention.common import AttentionSettings
 from reformer_bench.model.attention.plan import ChunkPlan
 
 _LEAST_TILE = 16
+_FORWARD_PRODUCTS = 2
+"""Scores, and their product with the values."""
+_BACKWARD_PRODUCTS = 5
+"""Scores again, and the gradients of scores, values, queries and keys."""
+
+# An operator that does nothing, and that torch's FLOP counter has a formula for.
+_LIBRARY = torch.library.Library("reformer_bench", "DEF")
+_LIBRARY.define("products(Tensor x, int flops) -> ()")
+_LIBRARY.impl("products", lambda x, flops: None, "CompositeExplicitAutograd")
+_products = torch.ops.reformer_bench.products
+
+
+@register_flop_formula(_products)
+def _flops_of_products(_x: Any, flops: int, *_: Any, **__: Any) -> int:
+    return flops
 
 
 def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None:
@@ -76,6 +92,7 @@ def fused_forward(call: FusedCall) -> tuple[Tensor, Tensor]:
     normaliser_P = call.qkv_Pc.new_empty(n_rows, dtype=torch.float32)
     sizes = (call.plan.order_NRS.shape[-1], call.heads, width, call.settings.scale)
     for r, pointers in call.rounds():
+        _count(call, _FORWARD_PRODUCTS)
         _launch("forward_round", call, *pointers, total_PD, normaliser_P, *sizes, FIRST=r == 0)
     return total_PD, normaliser_P
 
@@ -93,7 +110,18 @@ def fused_backward(
         call.settings.scale,
     )
     for _, pointers in call.rounds():
+        _count(call, _BACKWARD_PRODUCTS)
         _launch("backward_round", call, *pointers, dout_PD, along_P, normaliser_P, dqkv_Pc, *sizes)
+
+
+def _count(call: FusedCall, products: int) -> None:
+    """Tell whoever counts operations of the products in a launch, which no counter sees into.
+
+    Each chunk's C queries against the 2 C keys of its own chunk and the one before.
+    """
+    n_chunks, sequences = call.grid
+    c, d = call.plan.chunk_length, call.settings.d_head
+    _products(call.qkv_Pc, products * 2 * sequences * n_chunks * c * 2 * c * d)
 
 
 def _launch(program: str, call: FusedCall, *arguments: Any, **constants: Any) -> None:
