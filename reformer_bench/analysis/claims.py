@@ -28,6 +28,8 @@ _TABLE_3_POWERS = {
     "LSH": (1, 1, 1),
     "reformer": (1, 0, 0),
 }
+_TABLE_3_AXES = (("length", "tokens"), ("layers", "layers"), ("d_ff", "d_ff"))
+"""In the words of an expectation, and as an axis."""
 
 
 def _grows(k: int, text: str, axis: str) -> Expectation:
@@ -38,9 +40,9 @@ def _grows(k: int, text: str, axis: str) -> Expectation:
 
 def _table_3() -> tuple[Expectation, ...]:
     powers = [
-        _grows(k, f"{name}, memory in {axis}", axis)
+        _grows(k, f"{name}, memory in {words}", axis)
         for name, row in _TABLE_3_POWERS.items()
-        for axis, k in zip(("length", "layers", "d_ff"), row, strict=True)
+        for (words, axis), k in zip(_TABLE_3_AXES, row, strict=True)
     ]
     order = Expectation(
         "largest memory ratio of a model to the one it improves on", 0.0, 1.05, "ratio"

@@ -43,13 +43,13 @@ _LEANER = (
 def table_3(claim: Claim, records: Records) -> tuple[Finding, ...]:
     """The five models in length, depth and d_ff, and their order."""
     plain, wide = ([r for r in records if r.case.suite == suite] for suite in claim.suites)
-    slices = {"length": (length, _along_length), "layers": (depth, _along_depth)}
+    slices = {"tokens": (length, _along_length), "layers": (depth, _along_depth)}
     slices["d_ff"] = (width, _along_width)
     findings = []
     for expectation in claim.expectations[:-1]:
-        name, _, axis = expectation.text.partition(", memory in ")
-        x, chosen = slices[axis]
-        found = wide if axis == "d_ff" else plain
+        name, _, _ = expectation.text.partition(", memory in ")
+        x, chosen = slices[expectation.axis]
+        found = wide if expectation.axis == "d_ff" else plain
         records_along = chosen(_model_of_table(found, name))
         finding = memory_growth(expectation, records_along, x)
         findings.append(replace(finding, note=joined(finding.note, *_beside(records_along, x))))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reformer_bench.cli import exits
+from reformer_bench.cli.several_runs import load_records
 from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,41 +83,6 @@ def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
     except OSError as error:
         raise InputError(f"--plot {path}: cannot be written ({error.strerror})") from None
     click.echo(str(path) if drawn else "nothing to draw: no growth was fitted", err=True)
-
-
-def _machine(record: Record) -> str:
-    """What decides a measurement's time, in words."""
-    env = record.environment
-    threads = f", {env.torch_threads} threads" if env.device_kind == "cpu" else ""
-    return f"{env.device_name}{threads}, torch {env.torch_version}, host {env.hostname_hash[:6]}"
-
-
-def load_records(runs: tuple[Path, ...]) -> list[Record]:
-    """The records of several runs. InputError where measurements are of different machines."""
-    from reformer_bench.analysis.quantities import is_measured
-    from reformer_bench.store import load_run
-
-    records: list[Record] = []
-    measured: dict[str, Path] = {}
-    predicted: dict[str, Path] = {}
-    for path in runs:
-        run = load_run(path)
-        for note in run.notes:
-            click.echo(note, err=True)
-        for record in run.records:
-            devices = measured if is_measured(record) else predicted
-            devices.setdefault(_machine(record), path)
-        records += run.records
-    if not records:
-        raise InputError(f"{runs[0]}: the run has no records yet")
-    # Predictions for another device may stand beside measurements.
-    devices = measured or predicted
-    if len(devices) > 1:
-        (one, first), (other, second), *_ = devices.items()
-        raise InputError(
-            f"{first} was measured on {one!r} and {second} on {other!r}: one machine at a time"
-        )
-    return records
 
 
 def _one_model(records: list[Record]) -> None:

@@ -10,6 +10,7 @@ import click
 
 from reformer_bench.cli import exits
 from reformer_bench.cli.model_options import Target, target, target_options
+from reformer_bench.cli.several_runs import load_records
 from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ def recommend(
     """
     from reformer_bench.analysis.choices import options_of
     from reformer_bench.analysis.frontier import fastest_within
-    from reformer_bench.cli.claims import load_records
     from reformer_bench.run.predict import predict_case
 
     fit_in = target(device, memory_budget)
@@ -173,7 +173,7 @@ def _sentence(best: Option | None, unit: str, fit_in: Target) -> str:
     if best is None:
         return f"No combination fits {_budget(fit_in)}."
     basis = (
-        "as counted FLOPs: no run was given, so only operations are compared"
+        "as counted FLOPs: no run has times for all of these, so only operations are compared"
         if unit == "FLOP"
         else best.cost_source
     )

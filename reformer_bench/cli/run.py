@@ -224,7 +224,9 @@ def _announce(
     if asked.quiet:
         return
     where = info.environment.device_name
-    console.print(f"{info.suite.name}: {_counted(cases)} on {where}, into {folder}", markup=False)
+    console.print(
+        f"{info.suite.name}: {_counted(len(cases))} on {where}, into {folder}", markup=False
+    )
     if earlier is None:
         return
     for note in earlier.notes:
@@ -234,8 +236,8 @@ def _announce(
     console.print(f"{kept} of them have a record there already and are not repeated", markup=False)
 
 
-def _counted(cases: list[Case]) -> str:
-    return "1 case" if len(cases) == 1 else f"{len(cases)} cases"
+def _counted(n_cases: int) -> str:
+    return "1 case" if n_cases == 1 else f"{n_cases} cases"
 
 
 def _list_cases(
@@ -259,7 +261,7 @@ def _list_cases(
         elif predicted.problem is not None:
             line += f"  {predicted.problem}"
         console.print(line, markup=False, soft_wrap=True)
-    console.print(f"{_counted(cases)} on {device}; nothing was run", markup=False)
+    console.print(f"{_counted(len(cases))} on {device}; nothing was run", markup=False)
     return 0
 
 
@@ -285,7 +287,6 @@ def _conclude(
         return exits.NOTHING_MEASURED
     failed = sum(record.outcome is Outcome.ERROR for record in records)
     if failed:
-        counted = "1 case" if failed == 1 else f"{failed} cases"
-        click.echo(f"Error: {counted} ended in an error, not for memory or time", err=True)
+        click.echo(f"Error: {_counted(failed)} ended in an error, not for memory or time", err=True)
         return exits.CASE_ERROR
     return 0

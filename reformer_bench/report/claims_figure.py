@@ -31,8 +31,6 @@ from reformer_bench.report.style import (
 )
 
 DPI = 160
-_AXES = {"length": "tokens"}
-"""Names of axes in the claims' words that have better ones on an axis."""
 _COLUMNS = 2
 _CELL_WIDTH, _CELL_HEIGHT = 6.2, 2.55
 _PANEL_LEFT, _PANEL_WIDTH, _PANEL_HEIGHT, _PANEL_BOTTOM = 0.88, 2.3, 1.6, 0.55
@@ -118,7 +116,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
     for order, (finding, points) in enumerate(curves):
         _wedge(ax, finding, points, named[finding.expectation.text], shaded)
         _curve(ax, finding, points, named[finding.expectation.text], 3 + 0.1 * order)
-    ax.set_xlabel(_AXES.get(panel.axis, panel.axis), labelpad=3)
+    ax.set_xlabel(panel.axis, labelpad=3)
     ax.set_ylabel("times the smallest", labelpad=4)
     ax.grid(visible=True, which="major", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)

@@ -7,7 +7,7 @@ import pytest
 
 from reformer_bench.cli.main import main
 from reformer_bench.spec.record import Record
-from tests.analysis.test_claims import REFUTING, SUPPORTING
+from tests.analysis.paper_data import REFUTING, SUPPORTING
 from tests.report.builders import as_predicted, record
 
 

@@ -8,7 +8,7 @@ from reformer_bench.analysis.claims import judge_claims
 from reformer_bench.analysis.judging import Verdict
 from reformer_bench.report.claims_figure import claims_figure, panels, write_claims_figure
 from reformer_bench.report.style import drawing
-from tests.analysis.test_claims import REFUTING, SUPPORTING
+from tests.analysis.paper_data import REFUTING, SUPPORTING
 
 
 def verdicts(name: str) -> list[Verdict]:
@@ -17,7 +17,7 @@ def verdicts(name: str) -> list[Verdict]:
 
 def test_there_is_a_panel_for_each_claim_and_axis():
     found = panels(verdicts("table-3"))
-    assert [panel.axis for panel in found] == ["length", "layers", "d_ff"]
+    assert [panel.axis for panel in found] == ["tokens", "layers", "d_ff"]
     assert [len(panel.findings) for panel in found] == [5, 5, 5]
     assert len(panels(judge_claims([r for one in SUPPORTING.values() for r in one]))) >= 9
 
