@@ -23,8 +23,10 @@ from reformer_bench.model.stack.reversible import (
     OnReconstructed,
     reversible_loss,
     reversible_stack,
+    watch_for,
 )
 from reformer_bench.model.step import Step, draw_seed
+from reformer_bench.model.streams import RangeWatch
 from reformer_bench.model.sublayer import Tensors
 from reformer_bench.spec.model import Attention, ModelConfig, Residual
 
@@ -55,6 +57,8 @@ class ReformerLM(nn.Module):
         self.feed = ParameterFeed(torch.device("cpu"), offload=config.parameter_offload == "cpu")
         self.on_reconstructed: OnReconstructed | None = None
         """Called at the end of a reversible backward pass with the streams as undone."""
+        self._watch: RangeWatch | None = None
+        """What watched the streams of the last pass, until it has been read."""
 
     def place(self, device: torch.device | str, *, host: torch.device | None = None) -> ReformerLM:
         """Move to a device; with parameter_offload the layers' parameters stay in CPU memory,
@@ -82,7 +86,9 @@ class ReformerLM(nn.Module):
         step = self._step(tokens_BL, valid_BL)
         x_BLM = self._embedded(tokens_BL, step)
         if self.config.residual is Residual.REVERSIBLE:
-            streams = reversible_stack(self._layers(), x_BLM, step, self.feed, exact=self.exact)
+            watch = self._new_watch()
+            streams = reversible_stack(self._layers(), x_BLM, step, self.feed, watch)
+            self._watched_by(watch)
             return cast(Tensor, self.output(self.output.merge(list(streams))))
         return cast(Tensor, self.output(self._residual(x_BLM, step)))
 
@@ -100,12 +106,26 @@ class ReformerLM(nn.Module):
                 f"{list(tokens_BL.shape)}"
             )
         if self.config.residual is Residual.REVERSIBLE:
-            return reversible_loss(self, step, tokens_BL, targets_BL)
+            watch = self._new_watch()
+            loss = reversible_loss(self, step, watch, tokens_BL, targets_BL)
+            self._watched_by(watch)
+            return loss
         x_BLM = self._residual(self._embedded(tokens_BL, step), step)
         if self.config.loss_chunks > 1:
             return chunked_loss(self.output, x_BLM, targets_BL)
         logits = self.output(x_BLM)
         return functional.cross_entropy(logits.flatten(0, 1), targets_BL.flatten())
+
+    def check_streams(self) -> None:
+        """Read what the watch over the fixed-point streams of the last pass saw.
+
+        A GPU's verdict is read by this call or when the next pass begins, so that no pass waits
+        for the host; till then the loss (or the logits) and the gradients are NaN. On the CPU it
+        is read at the end of each pass. Raises StreamRangeError, naming the layer.
+        """
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.check()
 
     def settings(self) -> dict[str, str]:
         """What ``auto`` became on the device the model is placed on."""
@@ -145,6 +165,16 @@ class ReformerLM(nn.Module):
         offload = self.config.parameter_offload == "cpu"
         return checkpointed_stack(self._layers(), x_BLM, step, self.feed, offload=offload)
 
+    def _new_watch(self) -> RangeWatch | None:
+        """What is to watch the streams of the pass that begins."""
+        return watch_for(self._layers(), self.embedding.tokens.weight.detach(), exact=self.exact)
+
+    def _watched_by(self, watch: RangeWatch | None) -> None:
+        """The pass has ended."""
+        self._watch = watch
+        if self.embedding.tokens.weight.device.type == "cpu":
+            self.check_streams()
+
     def _layers(self) -> list[Layer]:
         return [cast(Layer, layer) for layer in self.layers]
 
@@ -155,7 +185,8 @@ class ReformerLM(nn.Module):
         return step.seed_for(self.config.n_layers, 0)
 
     def _step(self, tokens_BL: Tensor, valid_BL: Tensor | None) -> Step:
-        """Check the input and draw the step's seed."""
+        """Check the pass before and the input, and draw the step's seed."""
+        self.check_streams()
         if tokens_BL.dim() != 2 or tokens_BL.dtype != torch.int64:
             raise ValueError(
                 "tokens must be int64 of shape [batch, length], not "
@@ -190,7 +221,10 @@ class AttentionLayer(nn.Module):
 
     def forward(self, x_BLM: Tensor) -> Tensor:
         """y [B, L, M] of x [B, L, M]; recomputed head group by head group in the backward pass
-        unless residual = 'standard'."""
+        unless residual = 'standard'. ValueError for an x of another dtype than the parameters'."""
+        wanted = self.layer.norm.weight.dtype
+        if x_BLM.dtype != wanted:
+            raise ValueError(f"x has dtype {x_BLM.dtype}, expected the parameters', {wanted}")
         step = Step(x_BLM.shape[0], x_BLM.shape[1], draw_seed(), None, self.training)
         if self.config.residual is Residual.STANDARD:
             return x_BLM + self.layer(x_BLM, step)

@@ -5,6 +5,8 @@ P rows (batch · length), M model width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -62,6 +64,81 @@ class FloatStream:
             self.tensor[rows].add_(a_PK @ b_KM, alpha=sign)
 
 
+class StreamRangeError(OverflowError):
+    """A value that fixed-point numbers can't hold was put into a reversible stream."""
+
+
+class RangeWatch:
+    """Watches what enters the fixed-point streams of one forward pass.
+
+    An integer made of a NaN or of a number out of range is a plausible number, and integers that
+    overflow wrap around and may wrap back: afterwards nothing shows what happened. So the largest
+    magnitude is noted before numbers are converted, and again after they were added. It stays on
+    the device: no sublayer waits for the host.
+    """
+
+    def __init__(self, places: Sequence[str], like: Tensor) -> None:
+        """``places`` names, in order, what puts numbers into the streams; ``like`` is a tensor of
+        the streams' floating-point dtype and device."""
+        self._places = places
+        self._unit, self._limit_units = _unit(like.dtype)
+        self._reached_units = like.new_zeros(())
+        self._n_in_range = torch.zeros((), dtype=torch.int64, device=like.device)
+
+    @property
+    def limit(self) -> float:
+        """Magnitudes from here on are refused: half of the streams' range, so that the sum of two
+        numbers below it can't wrap around."""
+        return self._limit_units * self._unit
+
+    def note(self, units: Tensor) -> None:
+        """Notes the largest magnitude of numbers given in units. A NaN stays noted for good."""
+        low, high = units.aminmax()
+        dtype = self._reached_units.dtype
+        largest = torch.maximum(low.to(dtype).neg_(), high.to(dtype))
+        torch.maximum(self._reached_units, largest, out=self._reached_units)
+
+    def next_place(self) -> None:
+        """Says that the current place has put in all it has."""
+        self._n_in_range.add_(self._in_range())
+
+    def guard(self) -> Tensor:
+        """0 if everything was in range, else NaN: added to a result, it makes a wrong one NaN."""
+        return torch.where(self._in_range(), 0.0, math.nan).to(self._reached_units.dtype)
+
+    def check(self) -> None:
+        """Reads the device's verdict. Raises StreamRangeError, naming the first place that put in
+        a NaN or a number out of range."""
+        # Fake tensors have no values to check.
+        if type(self._reached_units) is not Tensor:
+            return
+        n_in_range = int(self._n_in_range)
+        if n_in_range == len(self._places):
+            return
+        largest = float(self._reached_units) * self._unit
+        what = "a NaN" if math.isnan(largest) else f"a value beyond ±{self.limit:g}"
+        raise StreamRangeError(
+            f"{self._places[n_in_range]} put {what} into a reversible stream (largest magnitude "
+            f"of the pass: {largest:.4g}); fixed-point streams hold less than ±{self.limit:g}: "
+            "look for what grew, or set streams = 'float'"
+        )
+
+    def _in_range(self) -> Tensor:
+        # False for NaN. Less, not at most: integers near the limit may round up to it as floats.
+        return self._reached_units < self._limit_units
+
+
+def _unit(dtype: torch.dtype) -> tuple[float, float]:
+    """(the unit that a fixed-point stream of such floats counts, the magnitude in units from
+    which on numbers are refused). ValueError for float16, which can't hold numbers of units."""
+    if dtype is torch.float16:
+        raise ValueError(
+            "parameters of float16 allow no fixed-point streams: set streams = 'float', or keep "
+            "parameters of float32, bfloat16 or float64"
+        )
+    return (2.0**-44, 2.0**62) if dtype == torch.float64 else (2.0**-20, 2.0**30)
+
+
 class FixedStream:
     """A stream of integers that count a small unit, so that adding and subtracting are exact.
 
@@ -74,13 +151,17 @@ class FixedStream:
     The unit is 2⁻²⁰ (range ±2048) in 32 bits and 2⁻⁴⁴ (range ±524288) in 64.
     """
 
-    def __init__(self, x_PM: Tensor) -> None:
-        wide = x_PM.dtype == torch.float64
+    def __init__(self, x_PM: Tensor, watch: RangeWatch | None = None) -> None:
+        """A stream of the numbers in x; ``watch`` is told of all that enters."""
         self._float = x_PM.dtype
-        self._int = torch.int64 if wide else torch.int32
-        self.norm_scale = 2.0**44 if wide else 2.0**20
+        self._int = torch.int64 if x_PM.dtype == torch.float64 else torch.int32
+        self.norm_scale = 1 / _unit(x_PM.dtype)[0]
+        self.watch = watch
+        units = (x_PM * self.norm_scale).round_()
+        if watch is not None:
+            watch.note(units)
         self.tensor = torch.empty_like(x_PM, dtype=self._int)
-        self.tensor.copy_((x_PM * self.norm_scale).round_())
+        self.tensor.copy_(units)
 
     def copy(self) -> FixedStream:
         """A stream of the same numbers in memory of its own."""
@@ -99,8 +180,7 @@ class FixedStream:
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:
         """Add ±y, rounded to the unit, to rows."""
-        units = (y_PM.to(self._float) * self.norm_scale).round_()
-        self.tensor[rows].add_(units.to(self._int), alpha=sign)
+        self._add_units_(rows, (y_PM.to(self._float) * self.norm_scale).round_(), sign)
 
     def add_product_(self, rows: slice, a_PK: Tensor, b_KM: Tensor, sign: int) -> None:
         """Add ±a·b, rounded to the unit, to rows."""
@@ -108,15 +188,11 @@ class FixedStream:
             self.add_(rows, a_PK @ b_KM, sign)
             return
         # A power of two: scaling the small factor gives the same bits as scaling the product.
-        units = torch.mm(a_PK, b_KM * self.norm_scale).round_()
-        self.tensor[rows].add_(units.to(self._int), alpha=sign)
+        self._add_units_(rows, torch.mm(a_PK, b_KM * self.norm_scale).round_(), sign)
 
-    def largest(self) -> Tensor:
-        """The largest magnitude in floating point, a scalar tensor."""
-        low, high = self.tensor.aminmax()
-        return torch.maximum(-low.to(self._float), high.to(self._float)) / self.norm_scale
-
-    @property
-    def limit(self) -> float:
-        """Half of the range: beyond it the next addition might not fit."""
-        return 2.0**18 if self._int == torch.int64 else 2.0**10
+    def _add_units_(self, rows: slice, units_PM: Tensor, sign: int) -> None:
+        if self.watch is not None:
+            self.watch.note(units_PM)
+        sums_PM = self.tensor[rows].add_(units_PM.to(self._int), alpha=sign)
+        if self.watch is not None:
+            self.watch.note(sums_PM)

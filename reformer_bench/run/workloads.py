@@ -93,10 +93,11 @@ class TrainStep(_ModuleWorkload):
             del loss
         if self.optimizer is None:
             self._model.zero_grad(set_to_none=True)
-            return
-        with phase("optimizer"):
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            with phase("optimizer"):
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+        _check_streams(self._model)
 
 
 class Forward(_ModuleWorkload):
@@ -112,18 +113,22 @@ class Forward(_ModuleWorkload):
         """Forward only."""
         with phase("forward"), torch.no_grad():
             self._model.loss(self._tokens_BL, self._targets_BL)
+        _check_streams(self._model)
 
 
 class AttentionLayer(_ModuleWorkload):
-    """One attention sublayer, forward and backward, on random input of float32."""
+    """One attention sublayer, forward and backward, on random input of its parameters' dtype."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
         layer = attention_layer(case.model).to(device).train()
         super().__init__(layer, _settings(layer))
         generator = torch.Generator().manual_seed(case.seed)
         shape_BLD = (case.batch, case.length, case.model.d_model)
-        self._x_BLD = torch.randn(shape_BLD, generator=generator).to(device).requires_grad_()
-        self._dy_BLD = torch.randn(shape_BLD, generator=generator).to(device)
+        dtype = next(layer.parameters()).dtype
+        x_BLD, dy_BLD = (
+            torch.randn(shape_BLD, generator=generator, dtype=dtype).to(device) for _ in range(2)
+        )
+        self._x_BLD, self._dy_BLD = x_BLD.requires_grad_(), dy_BLD
 
     def step(self, phase: PhaseContext) -> None:
         """Forward and backward; gradients are dropped at the end."""
@@ -198,6 +203,12 @@ def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer | None:
     }
     maker = makers[case.optimizer]
     return None if maker is None else maker(model.parameters())
+
+
+def _check_streams(model: ReformerLM | PeerModel) -> None:
+    """After the phases, which must not wait for the host: was the step's result a true one?"""
+    if isinstance(model, ReformerLM):
+        model.check_streams()
 
 
 def _settings(layer: nn.Module) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """Fixed-point streams undo every addition to the bit; float streams don't."""
 
+import math
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reformer_bench.model.streams import FixedStream, FloatStream
+from reformer_bench.model.streams import FixedStream, FloatStream, RangeWatch, StreamRangeError
 
 EVERY = slice(None)
 
@@ -62,6 +65,66 @@ def test_reading_for_a_normalisation_is_the_value_times_its_scale():
     )
 
 
-def test_largest_is_the_largest_magnitude_of_either_sign():
-    x = torch.tensor([[1.0, -7.5], [3.0, 2.0]])
-    assert FixedStream(x).largest().item() == 7.5
+ANY_FLOAT = st.floats(width=32, allow_nan=True, allow_infinity=True)
+MODERATE = st.floats(-1100, 1100, width=32)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    start=MODERATE,
+    additions=st.lists(st.one_of(ANY_FLOAT, MODERATE), max_size=6),
+    wide=st.booleans(),
+)
+def test_a_watched_stream_holds_the_exact_sum_or_the_watch_names_who_broke_it(
+    start, additions, wide
+):
+    """Additions that wrap around and back again, NaN and infinities: none goes by unseen."""
+    dtype = torch.float64 if wide else torch.float32
+    scale, limit = (2**44, 2**62) if wide else (2**20, 2**30)
+    watch = RangeWatch(
+        [f"place {i}" for i in range(len(additions) + 1)], torch.zeros((), dtype=dtype)
+    )
+    stream = FixedStream(torch.full((3, 2), start, dtype=dtype), watch)
+    watch.next_place()
+    for y in additions:
+        stream.add_(EVERY, torch.full((3, 2), y, dtype=dtype), 1)
+        watch.next_place()
+
+    def units(y):
+        return round(y * scale) if math.isfinite(y * scale) else None
+
+    exact, broken = 0, None
+    for place, y in enumerate([start, *additions]):
+        entering = units(y)
+        near = entering is not None and max(abs(entering), abs(exact + entering)) > 0.999 * limit
+        if entering is None or max(abs(entering), abs(exact + entering)) >= limit:
+            broken = place
+            break
+        if near:
+            return  # As floats, sums near the limit round up to it: either verdict is right.
+        exact += entering
+    if broken is None:
+        watch.check()
+        assert float(watch.guard()) == 0.0
+        assert stream.tensor.eq(exact).all()
+    else:
+        assert math.isnan(float(watch.guard()))
+        with pytest.raises(StreamRangeError, match=f"^place {broken} put "):
+            watch.check()
+
+
+def test_two_contributions_that_wrap_back_into_range_are_seen():
+    """Twice 2³¹ units are 0 again in 32 bits: what an even number of heads did."""
+    watch = RangeWatch(["embedding", "layers.0.attention"], torch.zeros(()))
+    stream = FixedStream(torch.ones(4, 4), watch)
+    watch.next_place()
+    for _ in range(2):
+        stream.add_(EVERY, torch.full((4, 4), 2048.0), 1)
+    watch.next_place()
+    with pytest.raises(StreamRangeError, match=r"layers\.0\.attention put a value beyond ±1024"):
+        watch.check()
+
+
+def test_parameters_of_float16_are_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="float16 allow no fixed-point streams"):
+        FixedStream(torch.zeros(2, 2, dtype=torch.float16))

@@ -16,32 +16,43 @@ from reformer_bench.model.repeats import repeat
 from reformer_bench.model.stack.feed import ParameterFeed, zero_grads
 from reformer_bench.model.stack.layer import Layer
 from reformer_bench.model.step import Step
-from reformer_bench.model.streams import FixedStream, FloatStream
+from reformer_bench.model.streams import FixedStream, FloatStream, RangeWatch
 from reformer_bench.model.sublayer import Sublayer
 
 Streams = tuple[FixedStream, FixedStream] | tuple[FloatStream, FloatStream]
 
 
-def open_streams(x_PM: Tensor, *, exact: bool) -> Streams:
-    """Both streams, each the embedding to begin with. May take over the memory of ``x``."""
-    if exact:
-        first = FixedStream(x_PM)
-        return first, first.copy()
-    return FloatStream(x_PM), FloatStream(x_PM.clone())
+def open_streams(x_PM: Tensor, watch: RangeWatch | None) -> Streams:
+    """Both streams, each the embedding to begin with; fixed-point ones where they are watched.
+
+    May take over the memory of ``x``.
+    """
+    if watch is None:
+        return FloatStream(x_PM), FloatStream(x_PM.clone())
+    first = FixedStream(x_PM, watch)
+    watch.next_place()
+    return first, first.copy()
+
+
+def watch_for(layers: Sequence[Layer], x: Tensor, *, exact: bool) -> RangeWatch | None:
+    """What watches the streams of one forward pass; None where they are floats, in which a NaN
+    or an infinity shows by itself."""
+    places = ["embedding", *(sublayer.place for sublayer in _order(layers))]
+    return RangeWatch(places, x) if exact else None
 
 
 def run_forward(layers: Sequence[Layer], streams: Streams, step: Step, feed: ParameterFeed) -> None:
     """Replaces the streams' contents by what the layers make of them."""
-    largest: Tensor | None = None
     for i, (sublayer, params) in enumerate(feed.over(_order(layers))):
         sink, source = streams if i % 2 == 0 else streams[::-1]
         key = ("accumulate", sublayer.alike, step.shapes, type(source))
         repeat(key, sublayer.accumulate, params, source, sink, 1, step, place=sublayer.place)
-        if isinstance(sink, FixedStream):
-            peak = sink.largest()
-            largest = peak if largest is None else torch.maximum(largest, peak)
-    if largest is not None and isinstance(streams[0], FixedStream):
-        _check_range(largest, streams[0].limit)
+        if isinstance(sink, FixedStream) and sink.watch is not None:
+            sink.watch.next_place()
+    for stream in streams:
+        if isinstance(stream, FixedStream):
+            # Undoing gives back numbers that were in range before.
+            stream.watch = None
 
 
 def run_backward(
@@ -69,15 +80,6 @@ def _order(layers: Sequence[Layer]) -> list[Sublayer]:
     return [sublayer for layer in layers for sublayer in layer.sublayers()]
 
 
-def _check_range(largest: Tensor, limit: float) -> None:
-    # Fake tensors have no values to check.
-    if type(largest) is torch.Tensor and not largest.item() <= limit:
-        raise OverflowError(
-            f"a reversible stream reached {largest.item():.4g}, beyond the ±{limit:g} that "
-            "fixed-point streams hold with certainty: set streams = 'float'"
-        )
-
-
 class _ReversibleStack(torch.autograd.Function):
     """Activations in, both streams out; keeps the two streams."""
 
@@ -87,15 +89,19 @@ class _ReversibleStack(torch.autograd.Function):
         layers: Sequence[Layer],
         step: Step,
         feed: ParameterFeed,
-        exact: bool,
+        watch: RangeWatch | None,
         x_BLM: Tensor,
         *_: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        streams = open_streams(x_BLM.flatten(0, 1).clone(), exact=exact)
+        streams = open_streams(x_BLM.flatten(0, 1).clone(), watch)
         run_forward(layers, streams, step, feed)
         ctx.layers, ctx.step, ctx.feed, ctx.streams = layers, step, feed, streams
+        ctx.guard = None if watch is None else watch.guard()
         every = slice(None)
         first, second = (stream.values(every).clone().view_as(x_BLM) for stream in streams)
+        if ctx.guard is not None:
+            first.add_(ctx.guard)
+            second.add_(ctx.guard)
         return first, second
 
     @staticmethod
@@ -106,16 +112,24 @@ class _ReversibleStack(torch.autograd.Function):
             for s in ctx.streams
         )
         d1, d2 = (dy.flatten(0, 1).clone() for dy in dys)
+        if ctx.guard is not None:
+            d1.add_(ctx.guard)
+            d2.add_(ctx.guard)
         grads = run_backward(ctx.layers, streams, (d1, d2), ctx.step, ctx.feed)
         return None, None, None, None, d1.add_(d2).view_as(dys[0]), *grads
 
 
 def reversible_stack(
-    layers: Sequence[Layer], x_BLM: Tensor, step: Step, feed: ParameterFeed, *, exact: bool
+    layers: Sequence[Layer],
+    x_BLM: Tensor,
+    step: Step,
+    feed: ParameterFeed,
+    watch: RangeWatch | None,
 ) -> tuple[Tensor, Tensor]:
-    """Both streams [B, L, M] after the layers, differentiable."""
+    """Both streams [B, L, M] after the layers, differentiable; NaN if the watch saw a number that
+    fixed-point streams can't hold."""
     parameters = [p for layer in layers for p in layer.parameters()]
-    return _ReversibleStack.apply(layers, step, feed, exact, x_BLM, *parameters)
+    return _ReversibleStack.apply(layers, step, feed, watch, x_BLM, *parameters)
 
 
 class _ReversibleLoss(torch.autograd.Function):
@@ -124,16 +138,24 @@ class _ReversibleLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, model: Any, step: Step, tokens_BL: Tensor, targets_BL: Tensor, *_: Tensor
+        ctx: Any,
+        model: Any,
+        step: Step,
+        watch: RangeWatch | None,
+        tokens_BL: Tensor,
+        targets_BL: Tensor,
+        *_: Tensor,
     ) -> Tensor:
         embedded = model.embed(_params(model.embedding), tokens_BL, step)
-        streams = open_streams(embedded.flatten(0, 1), exact=model.exact)
+        streams = open_streams(embedded.flatten(0, 1), watch)
         del embedded
         run_forward(model.layers, streams, step, model.feed)
         total = model.output.loss_sum(_params(model.output), list(streams), targets_BL.flatten())
         ctx.streams = streams
         ctx.model, ctx.step, ctx.tokens_BL, ctx.targets_BL = model, step, tokens_BL, targets_BL
-        return total / n_counted(targets_BL)
+        ctx.guard = None if watch is None else watch.guard()
+        mean = total / n_counted(targets_BL)
+        return mean if ctx.guard is None else mean.add_(ctx.guard)
 
     @staticmethod
     def backward(ctx: Any, *dloss: Tensor) -> tuple[Any, ...]:
@@ -150,6 +172,8 @@ class _ReversibleLoss(torch.autograd.Function):
         head_params = _params(model.output)
         head_grads = zero_grads(head_params)
         scale = dloss[0] / n_counted(ctx.targets_BL)
+        if ctx.guard is not None:
+            scale.add_(ctx.guard)
         targets_P = ctx.targets_BL.flatten()
         model.output.loss_sweep(head_params, head_grads, list(streams), targets_P, scale, [d1, d2])
         grads = run_backward(model.layers, streams, (d1, d2), step, model.feed)
@@ -159,16 +183,19 @@ class _ReversibleLoss(torch.autograd.Function):
         dx_BLM = d1.add_(d2).view(step.batch, step.length, -1)
         del d2
         embedding_grads = model.embed_backward(like, ctx.tokens_BL, dx_BLM, step)
-        return None, None, None, None, *embedding_grads, *grads, *head_grads.values()
+        return None, None, None, None, None, *embedding_grads, *grads, *head_grads.values()
 
 
 def _params(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters()}
 
 
-def reversible_loss(model: Any, step: Step, tokens_BL: Tensor, targets_BL: Tensor) -> Tensor:
-    """Mean cross-entropy of a reversible model, differentiable once."""
-    return _ReversibleLoss.apply(model, step, tokens_BL, targets_BL, *model.parameters())
+def reversible_loss(
+    model: Any, step: Step, watch: RangeWatch | None, tokens_BL: Tensor, targets_BL: Tensor
+) -> Tensor:
+    """Mean cross-entropy of a reversible model, differentiable once; NaN if the watch saw a number
+    that fixed-point streams can't hold."""
+    return _ReversibleLoss.apply(model, step, watch, tokens_BL, targets_BL, *model.parameters())
 
 
 OnReconstructed = Callable[[Streams], None]
