@@ -2,17 +2,20 @@
 
 Each figure was read off the allocator's own events (measure.cpu_allocator), operator by operator,
 for PyTorch 2.13, and agrees with the kernel's source where one is named. Amounts that depend on
-the number of threads take torch.get_num_threads().
+the number of threads take torch.get_num_threads(); those of narrow products, which depend on the
+processor, are asked of it (measure.narrow).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from reformer_bench.measure.narrow import attention_bytes, product_bytes
 from reformer_bench.measure.promotion import common_dtype, dtype_of_number
 
 _aten = torch.ops.aten
@@ -87,9 +90,11 @@ def _mean(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
     return 8 + out.dtype.itemsize
 
 
-def _logsumexp(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
-    """exp(x − max) of the whole input, and the maxima (ReduceOps.cpp, logsumexp_out_impl)."""
-    return _bytes(x) + _bytes(out)
+def _logsumexp(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
+    """The maxima, and either their magnitudes and which are infinite, or exp(x − max) of the whole
+    input (ReduceOps.cpp, logsumexp_out_impl)."""
+    infinite = _bytes(out) + out.numel() + _number_bytes(math.inf)
+    return _bytes(out) + max(_bytes(x), infinite)
 
 
 def _layer_norm(out: Any, x: Tensor, *_: Any) -> int:
@@ -174,11 +179,35 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
 
 
+def _product(packet: Any) -> Hidden:
+    return lambda result, a, b, **_: product_bytes(packet, a, b)
+
+
+def _added_product(packet: Any) -> Hidden:
+    return lambda result, added, a, b, **_: product_bytes(packet, a, b, added)
+
+
+def _flash(formula: Hidden, operator: Any) -> Hidden:
+    """A kernel's own buffers, and those of the products inside it."""
+    return lambda out, *args, **kwargs: (
+        formula(out, *args, **kwargs) + attention_bytes(formula, operator, args, kwargs)
+    )
+
+
+def _repeat(out: Tensor, x: Tensor, repeats: list[int]) -> int:
+    """32 bytes for each dimension."""
+    return 32 * len(repeats)
+
+
 _BINARY = (
     *("add", "sub", "rsub", "mul", "fmod", "remainder", "atan2", "logaddexp"),
+    "floor_divide",
     *("lt", "le", "gt", "ge", "eq", "ne", "maximum", "minimum"),
     *("bitwise_and", "bitwise_or", "bitwise_xor", "logical_and", "logical_or", "logical_xor"),
 )
+
+_FLASH = _aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 _OF_CPU: dict[Any, Hidden] = {
     _aten.div: _divide,
@@ -198,13 +227,20 @@ _OF_CPU: dict[Any, Hidden] = {
     _aten.embedding_dense_backward: _embedding_backward,
     _aten.native_layer_norm_backward: _layer_norm_backward,
     _aten.sort: _sort,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _flash_forward,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _flash_backward,
+    _FLASH: _flash(_flash_forward, _FLASH),
+    _FLASH_BACKWARD: _flash(_flash_backward, _FLASH_BACKWARD),
+    _aten.mm: _product(_aten.mm),
+    _aten.bmm: _product(_aten.bmm),
+    _aten.addmm: _added_product(_aten.addmm),
+    _aten.addmm_: _added_product(_aten.addmm),
+    _aten.baddbmm: _added_product(_aten.baddbmm),
+    _aten.baddbmm_: _added_product(_aten.baddbmm),
+    _aten.repeat: _repeat,
 }
 for _name in _BINARY:
     for _packet in (getattr(_aten, _name, None), getattr(_aten, _name + "_", None)):
         if _packet is not None:
-            _OF_CPU[_packet] = lambda out, a, b, *_, **__: _elementwise(out, a, b)
+            _OF_CPU[_packet] = lambda result, a, b, *_, **__: _elementwise(result, a, b)
 
 
 def hidden_on_cpu(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -18,8 +18,12 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     in_kernel_invocation_manager,
 )
+from torch.utils._python_dispatch import _disable_current_modes
 
 _CPU = torch.device("cpu")
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+"""Fake tensors give dimensions of size 1 other strides than PyTorch does, on which some kernels'
+copies depend; tensors on the device ``meta`` have the real ones."""
 _NOT_FIXED = (
     torch.Tag.data_dependent_output,
     torch.Tag.dynamic_output_shape,
@@ -57,6 +61,8 @@ class ShapeMemo:
         if key is None:
             return operator(*args, **kwargs)
         found = _RECIPES.get(key, _UNKNOWN)
+        if found is _UNKNOWN and operator in _VIEWS:
+            found = _RECIPES[key] = (None, (self._view(operator, args, tensors[0]),))
         if found is _UNKNOWN:
             out = operator(*args, **kwargs)
             _RECIPES[key] = _learned(out, tensors)
@@ -66,6 +72,14 @@ class ShapeMemo:
         kind, recipe = found
         made = [self._make(part, tensors) for part in recipe]
         return made[0] if kind is None else kind(made)
+
+    def _view(self, operator: Any, args: tuple[Any, ...], x: Tensor) -> _Made:
+        """A view as PyTorch makes it."""
+        with _disable_current_modes(), torch.no_grad():
+            like = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+            view = operator(like, *args[1:])
+        offset = int(x.storage_offset())
+        return _Made(0, tuple(view.shape), view.stride(), offset, x.dtype, is_view=True)
 
     def _make(self, part: _Made, tensors: list[Tensor]) -> Tensor:
         if part.argument is not None and not part.is_view:

@@ -80,7 +80,7 @@ def _phases(recording: CpuRecording, workload: Workload, step: int) -> PhaseCont
 
 
 def random_cases(count: int, seed: int) -> Iterator[Case]:
-    """Small cases that differ in every switch; the same ones for the same seed."""
+    """Small cases that differ in every switch and width; the same ones for the same seed."""
     draw = random.Random(seed)
     for number in range(count):
         yield _random_case(draw, number)
@@ -103,13 +103,16 @@ def _random_case(draw: random.Random, number: int) -> Case:
 
 
 def _random_model(draw: random.Random) -> ModelConfig:
-    heads = draw.choice((1, 2, 3, 4))
-    d_model = heads * draw.choice((4, 7, 12, 16, 24))
+    """A small model, its widths odd as often as even."""
+    heads = draw.choice((1, 2, 3, 4, 5))
+    width = draw.choice((4, 7, 12, 16, 24, 33))
+    d_model = draw.choice((heads * width, heads * width, 48, 57))
     residual = draw.choice(list(Residual))
     kinds = draw.choices(list(Attention), k=draw.choice((1, 1, 2)))
     switches: dict[str, Any] = {
-        "vocab_size": draw.choice((17, 64, 256)),
+        "vocab_size": draw.choice((2, 17, 64, 101, 256)),
         "d_model": d_model,
+        "d_head": width,
         "d_ff": draw.choice((2 * d_model, 4 * d_model + 1, 8 * d_model)),
         "n_layers": draw.choice((1, 2, 3)),
         "n_heads": heads,
@@ -118,12 +121,16 @@ def _random_model(draw: random.Random) -> ModelConfig:
         "attention": tuple(kinds),
         "causal": True if Attention.SDPA in kinds else draw.choice((True, True, False)),
         "shared_qk": draw.choice((False, True)),
-        "chunk_length": draw.choice((8, 13, 32)),
+        "shared_qk_scale": draw.choice(("none", "sqrt")),
+        "chunk_length": draw.choice((8, 13, 32, 64)),
         "local_chunk_length": draw.choice((8, 11, 32)),
         "n_hashes": draw.choice((1, 2, 4)),
+        "n_buckets": draw.choice((None, None, 1, 6, 70, (4, 6))),
         "attend_across_buckets": draw.choice((False, True)),
         "count_duplicates": draw.choice((True, True, False)),
         "look_back": draw.choice(("paper", "ring")),
+        "lone_tokens": draw.choice(("exact", "exact", "rounded")),
+        "hash_seed": draw.choice((None, 3)),
         "lsh_kernel": draw.choice(("auto", "eager")),
         "residual": residual,
         "streams": draw.choice(("fixed", "float")),
@@ -132,7 +139,7 @@ def _random_model(draw: random.Random) -> ModelConfig:
         "dropout": draw.choice((0.0, 0.0, 0.1)),
         "positions": draw.choice(list(Positions)),
         "max_length": 1024,
-        "dtype": draw.choice(("float32", "float32", "bfloat16")),
+        "dtype": draw.choice(("float32", "float32", "bfloat16", "bfloat16", "float64")),
     }
     if residual is Residual.REVERSIBLE:
         switches["merge_streams"] = draw.choice(("concat", "mean"))
