@@ -13,6 +13,8 @@ from reformer_bench.spec.errors import InputError
 if TYPE_CHECKING:
     from reformer_bench.spec.record import Record
 
+_MOST_NAMES = 12
+
 
 def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The two options, named as those of ``run`` are."""
@@ -44,10 +46,12 @@ def _variants(text: str, known: Sequence[str]) -> set[str]:
     names = {name.strip() for name in text.split(",") if name.strip()}
     for name in sorted(names - set(known)):
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise InputError(
-            f"--variants: the run has no variant {name!r}{hint} (it has: {', '.join(known)})"
-        )
+        # A run of many suites has more names than a line holds.
+        more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
+        hint = f"it has: {', '.join(known[:_MOST_NAMES])}{more}"
+        if close:
+            hint = f"did you mean {close[0]!r}?"
+        raise InputError(f"--variants: the run has no variant {name!r}; {hint}")
     if not names:
         raise InputError(f"--variants: names at least one of: {', '.join(known)}")
     return names

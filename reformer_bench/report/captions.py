@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,8 +174,12 @@ def draw_top_legend(figure: Figure, labels: Mapping[str, str], looks: Mapping[st
 
 
 def wrapped(name: str, width: int) -> list[str]:
-    """A name in lines, broken after spaces and hyphens; a part that is longer stays whole."""
-    return textwrap.wrap(name, width, break_long_words=False)
+    """A name in lines, broken after spaces and hyphens; a part that is longer stays whole.
+
+    A number stays with what it counts.
+    """
+    together = re.sub(r"(\d) (?=\w)", "\\1\N{NO-BREAK SPACE}", name)
+    return textwrap.wrap(together, width, break_long_words=False)
 
 
 def _columns(labels: Mapping[str, str], width: float) -> int:

@@ -27,6 +27,7 @@ from reformer_bench.report.style import GRID, INK, MUTED, NAMED, SMALL, Look
 from reformer_bench.spec.record import Outcome, Record
 
 _LEAST_COMBINATIONS = 3
+_MOST_NAMES = 16
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _BELOW = 10.6, 5.0, 1.02, 2.75, 0.65
 _RESIDUALS = ("standard", "checkpointed", "reversible")
 _MIXED, _LOCAL = "mixed", "local"
@@ -112,7 +113,7 @@ def tradeoff_figure(group: Group) -> Figure | None:
         _draw(ax, spot, worth=spot in named)
     for chosen in (found, named, best[""]):
         # As many as have room.
-        if _name(ax, found, chosen):
+        if len(chosen) <= _MOST_NAMES and _name(ax, found, chosen):
             break
     _legend(ax, found, lines)
     draw_head(figure, "Time of a step against peak memory", group, group.lengths)

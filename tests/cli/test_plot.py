@@ -87,7 +87,8 @@ def test_variants_and_lengths_choose_a_part(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--variants", "reformr"], "no variant 'reformr', did you mean 'reformer'. .it has: re"),
+        (["--variants", "reformr"], "no variant 'reformr'; did you mean 'reformer'.$"),
+        (["--variants", "zzz"], "no variant 'zzz'; it has: reformer, transformer$"),
         (["--variants", ","], "--variants: names at least one of: reformer"),
         (["--seq-len", "2K"], "--seq-len: the run has no length 2K .it has: 512, 1K"),
         (["--seq-len", "512,4K..8K"], "the run has no length 4K..8K"),
