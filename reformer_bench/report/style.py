@@ -16,7 +16,6 @@ from matplotlib.textpath import TextPath
 
 INK = "#222222"
 MUTED = "#666666"
-FAINT = "#c4c4c4"
 GRID = "#ececec"
 
 FONT_SIZE = 10.0
