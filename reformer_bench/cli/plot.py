@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from reformer_bench.cli.part_of_run import part_of, part_options
+
 EXIT_NOTHING = 4
 
 
@@ -28,11 +30,23 @@ EXIT_NOTHING = 4
     type=click.Choice(["memory", "throughput", "both"]),
     default="both",
     show_default=True,
-    help="What to draw against length; both adds an overview.",
+    help="What to draw; both adds an overview.",
 )
+@part_options
 @click.pass_context
-def plot(ctx: click.Context, run: Path, out: Path | None, formats: str, quantity: str) -> None:
-    """Draw peak memory and throughput against sequence length for RUN.
+def plot(
+    ctx: click.Context,
+    run: Path,
+    out: Path | None,
+    formats: str,
+    quantity: str,
+    variants: str | None,
+    seq_len: str | None,
+) -> None:
+    """Draw peak memory and throughput of RUN against what it varies.
+
+    That is the sequence length, and layers, d_ff or hash rounds where the suite varies them; bars
+    at a single length; time against memory where every combination of switches was run.
 
     RUN is a run's folder or its records file. Exits with 4 where no case has anything to draw.
     """
@@ -49,10 +63,11 @@ def plot(ctx: click.Context, run: Path, out: Path | None, formats: str, quantity
         raise InputError(f"{run}: the run has no records yet")
     for note in loaded.notes:
         click.echo(note, err=True)
+    part = part_of(loaded.records, variants, seq_len)
     folder = loaded.path if loaded.path.is_dir() else loaded.path.parent
     out = folder if out is None else out
     try:
-        written = write_plots(loaded.records, out, chosen, quantity)  # type: ignore[arg-type]
+        written = write_plots(part, out, chosen, quantity, loaded.records)  # type: ignore[arg-type]
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from None
     if not written:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
@@ -16,8 +16,13 @@ from matplotlib.text import Annotation
 from reformer_bench.analysis.claims import bounds_text
 from reformer_bench.analysis.judging import TOLERANCE, Finding, Outcome, Verdict, figure_text
 from reformer_bench.analysis.scaling import Point
+from reformer_bench.report.claims_words import TITLES, looks_of
+from reformer_bench.report.curves import Curve, hidden
+from reformer_bench.report.curves import Point as DrawnPoint
+from reformer_bench.report.figures import new_axes, new_figure
 from reformer_bench.report.scales import growth_axis, size_axis
 from reformer_bench.report.style import (
+    DPI,
     FONT_SIZE,
     GRID,
     INK,
@@ -26,18 +31,18 @@ from reformer_bench.report.style import (
     TITLE_SIZE,
     Look,
     drawing,
-    looks,
     metadata,
 )
 
-DPI = 160
-_COLUMNS = 2
-_CELL_WIDTH, _CELL_HEIGHT = 6.2, 2.55
-_PANEL_LEFT, _PANEL_WIDTH, _PANEL_HEIGHT, _PANEL_BOTTOM = 0.88, 2.3, 1.6, 0.55
-_HEAD, _FOOT = 0.62, 0.62
+_COLUMNS = 3
+_CELL_WIDTH = 4.5
+_PANEL_LEFT, _PANEL_WIDTH, _PANEL_HEIGHT = 0.8, 3.4, 1.75
+_PANEL_TITLE, _PANEL_AXIS, _ENTRY = 0.42, 0.56, 0.33
+"""Inches over a panel, under it for its axis, and for each finding below that."""
+_HEAD, _FOOT, _FOOT_LINE = 0.72, 0.15, 0.155
 _FOOTNOTE = (
     "Each curve as a multiple of its smallest size. Points: figures that the fit rests on; hollow: "
-    "smaller sizes left out as not settled; dashed: the fit.\nShaded, from the first of them: the "
+    "smaller sizes left out as not settled; dashed: the fit. Shaded, from the first of them: the "
     "growth that the paper says, give or take a power of 0.25. Memory is that of activations: "
     "parameters, gradients and optimizer state are taken away."
 )
@@ -80,25 +85,32 @@ def write_claims_figure(verdicts: Sequence[Verdict], where: str, path: Path) -> 
 
 
 def claims_figure(found: Sequence[Panel], where: str) -> Figure:
-    """Panels in two columns, each with its findings beside it."""
-    rows = math.ceil(len(found) / _COLUMNS)
-    width, height = _COLUMNS * _CELL_WIDTH, _HEAD + rows * _CELL_HEIGHT + _FOOT
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    for number, panel in enumerate(found):
-        row, column = divmod(number, _COLUMNS)
-        left = column * _CELL_WIDTH + _PANEL_LEFT
-        bottom = height - _HEAD - (row + 1) * _CELL_HEIGHT + _PANEL_BOTTOM
-        size = (_PANEL_WIDTH / width, _PANEL_HEIGHT / height)
-        ax = figure.add_axes((left / width, bottom / height, *size))
-        _draw(ax, panel)
+    """Panels in three columns, each with its findings below."""
+    rows = [found[start : start + _COLUMNS] for start in range(0, len(found), _COLUMNS)]
+    heights = [_cell_height(row) for row in rows]
+    width, height = min(len(found), _COLUMNS) * _CELL_WIDTH, _HEAD + sum(heights) + _FOOT
+    foot = textwrap.wrap(_FOOTNOTE, int(16 * width))
+    figure = new_figure(width, height + _FOOT_LINE * len(foot))
+    height = figure.get_size_inches()[1]
+    top = height - _HEAD
+    for row, cell in zip(rows, heights, strict=True):
+        for column, panel in enumerate(row):
+            bottom = top - _PANEL_TITLE - _PANEL_HEIGHT
+            left = column * _CELL_WIDTH + _PANEL_LEFT
+            _draw(new_axes(figure, left, bottom, _PANEL_WIDTH, _PANEL_HEIGHT), panel)
+        top -= cell
     x = 0.2 / width
     figure.text(x, 1 - 0.14 / height, "The paper's claims on growth", fontsize=TITLE_SIZE,
                 weight="bold", va="top")  # fmt: skip
     figure.text(x, 1 - 0.42 / height, where, fontsize=FONT_SIZE, color=MUTED, va="top")
-    foot = figure.text(x, 0.1 / height, _FOOTNOTE, fontsize=8.2, color=MUTED, va="bottom")
-    foot.set_linespacing(1.35)
+    text = figure.text(x, 0.1 / height, "\n".join(foot), fontsize=8.2, color=MUTED, va="bottom")
+    text.set_linespacing(1.35)
     return figure
+
+
+def _cell_height(row: Sequence[Panel]) -> float:
+    most = max(len(panel.findings) for panel in row)
+    return _PANEL_TITLE + _PANEL_HEIGHT + _PANEL_AXIS + _ENTRY * most
 
 
 def _is_fitted(finding: Finding) -> bool:
@@ -106,40 +118,54 @@ def _is_fitted(finding: Finding) -> bool:
 
 
 def _draw(ax: Axes, panel: Panel) -> None:
-    named = looks(one.expectation.text for one in panel.findings)
+    named = looks_of([one.expectation.text for one in panel.findings])
     curves = [(one, _relative(one)) for one in panel.findings]
     xs = [point.x for _, points in curves for point in points]
     ys = [point.y for _, points in curves for point in points]
     size_axis(ax, xs)
     growth_axis(ax, ys)
     shaded: set[tuple[float, ...]] = set()
+    pairs = hidden([_as_curve(finding, points) for finding, points in curves])
     for order, (finding, points) in enumerate(curves):
-        _wedge(ax, finding, points, named[finding.expectation.text], shaded)
-        _curve(ax, finding, points, named[finding.expectation.text], 3 + 0.1 * order)
+        text = finding.expectation.text
+        extra = 4.0 * any(pair.under.label == text for pair in pairs)
+        _wedge(ax, finding, points, named[text], shaded)
+        _curve(ax, finding, points, named[text], 3 + 0.1 * order, extra)
     ax.set_xlabel(panel.axis, labelpad=3)
     ax.set_ylabel("times the smallest", labelpad=4)
     ax.grid(visible=True, which="major", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     _title(ax, panel)
-    handles = [_handle(one, named[one.expectation.text]) for one in panel.findings]
+    on = {pair.curve.label: pair.under.label.partition(",")[0] for pair in pairs}
+    handles = [
+        _handle(one, named[one.expectation.text], on.get(one.expectation.text))
+        for one in panel.findings
+    ]
     ax.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(1.03, 1.05),
+        bbox_to_anchor=(0.0, -_PANEL_AXIS / _PANEL_HEIGHT),
         frameon=False,
         fontsize=SMALL,
         borderaxespad=0,
-        labelspacing=0.75,
-        handlelength=1.6,
+        borderpad=0,
+        labelspacing=0.4,
+        handlelength=1.8,
     )
+
+
+def _title_words(panel: Panel) -> str:
+    """What the panel shows; of several of one claim, along which axis."""
+    along = {one.expectation.axis for one in panel.verdict.findings if _is_fitted(one)}
+    return TITLES[panel.verdict.claim.id] + (f" in {panel.axis}" if len(along) > 1 else "")
 
 
 def _title(ax: Axes, panel: Panel) -> None:
     """The claim's name and what became of it."""
     outcome = panel.verdict.outcome
     colour = {Outcome.SUPPORTED: "#00734f", Outcome.REFUTED: "#b3261e"}.get(outcome, MUTED)
-    name = _above(ax, panel.verdict.claim.id, 0.0, INK, FONT_SIZE, weight="bold")
+    name = _above(ax, _title_words(panel), 0.0, INK, FONT_SIZE, weight="bold")
     width = name.get_window_extent().width / (ax.figure.dpi / 72)
     _above(ax, outcome.value, width + 8, colour, SMALL)
 
@@ -167,12 +193,22 @@ def _relative(finding: Finding) -> list[Point]:
     return [Point(point.x, point.y / points[0].y) for point in points]
 
 
-def _curve(ax: Axes, finding: Finding, points: Sequence[Point], look: Look, order: float) -> None:
+def _as_curve(finding: Finding, points: Sequence[Point]) -> Curve:
+    text = finding.expectation.text
+    drawn = tuple(DrawnPoint(round(point.x), point.y) for point in points)
+    return Curve(text, text, "memory", drawn, ())
+
+
+def _curve(
+    ax: Axes, finding: Finding, points: Sequence[Point], look: Look, order: float, extra: float
+) -> None:
+    """Points and the fit; ``extra`` typographic points larger where another curve lies on it."""
     settled = {point.x for point in finding.points}
     for point in points:
         face = look.colour if point.x in settled else "white"
-        ax.plot(point.x, point.y, marker=look.marker, markersize=5, color=look.colour,
-                markerfacecolor=face, zorder=order + 0.05, clip_on=False)  # fmt: skip
+        ax.plot(point.x, point.y, marker=look.marker, markersize=0.85 * look.size + extra,
+                color=look.colour, markerfacecolor=face, zorder=order + 0.05,
+                clip_on=False)  # fmt: skip
     assert finding.figure is not None
     kept = [point for point in points if point.x in settled]
     # Least squares on logarithms goes through the middle of the points.
@@ -180,7 +216,8 @@ def _curve(ax: Axes, finding: Finding, points: Sequence[Point], look: Look, orde
     middle_y = math.exp(sum(math.log(point.y) for point in kept) / len(kept))
     ends = (kept[0].x, kept[-1].x)
     line = [middle_y * (x / middle_x) ** finding.figure for x in ends]
-    ax.plot(ends, line, color=look.colour, linewidth=1.2, linestyle=(0, (4, 2)), zorder=order)
+    ax.plot(ends, line, color=look.colour, linewidth=1.2 + 0.5 * extra,
+            linestyle=_fit_dashes(look), zorder=order)  # fmt: skip
 
 
 def _bounds(finding: Finding) -> tuple[float, float]:
@@ -207,9 +244,15 @@ def _wedge(
                     alpha=0.13, linewidth=0, zorder=1)  # fmt: skip
 
 
-def _handle(finding: Finding, look: Look) -> Line2D:
+def _handle(finding: Finding, look: Look, on: str | None) -> Line2D:
     mark = {True: "", False: ", refuted", None: ", undecided"}[finding.holds]
     bounds = bounds_text(finding.expectation).replace("at most", "≤")
-    label = f"{finding.expectation.text}\n{figure_text(finding)}, expected {bounds}{mark}"
-    return Line2D([], [], color=look.colour, marker=look.marker, markersize=5,
-                  linestyle=(0, (4, 2)), linewidth=1.2, label=label)  # fmt: skip
+    same = f", the same as {on}" if on else ""
+    name = finding.expectation.text.partition(", memory in")[0]
+    label = f"{name}{same}\n{figure_text(finding)}, expected {bounds}{mark}"
+    return Line2D([], [], color=look.colour, marker=look.marker, markersize=0.85 * look.size,
+                  linestyle=_fit_dashes(look), linewidth=1.2, label=label)  # fmt: skip
+
+
+def _fit_dashes(look: Look) -> tuple[int, tuple[int, ...]]:
+    return (0, (4, 2)) if look.dashes == "-" else (0, (4, 2, 1, 2))

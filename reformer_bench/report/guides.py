@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from reformer_bench.report.curves import Quantity
 from reformer_bench.report.placement import Box
 
+_BYTES = ((1, "∝ L"), (2, "∝ L²"))
 _SLOPES = {
-    "memory": ((1, "∝ L"), (2, "∝ L²")),
+    "memory": _BYTES,
+    "activations": _BYTES,
     # Tokens per second: flat where a step's time grows as L.
     "throughput": ((0, "time ∝ L"), (-1, "time ∝ L²")),
 }

@@ -1,4 +1,4 @@
-"""One panel: a quantity against length, its axes, its curves and their names."""
+"""One panel: a quantity against a size, its axes, its curves and their names."""
 
 from __future__ import annotations
 
@@ -10,44 +10,98 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from reformer_bench.report.curves import Curve, Quantity
+from reformer_bench.analysis.groups import Group
+from reformer_bench.report.captions import wrapped
+from reformer_bench.report.curves import Curve, Quantity, hidden
 from reformer_bench.report.placement import Box, Label, leader, place
-from reformer_bench.report.scales import budget_lines, bytes_axis, length_axis, rate_axis
-from reformer_bench.report.strokes import draw_curve, stop_height
+from reformer_bench.report.scales import (
+    budget_lines,
+    bytes_axis,
+    length_axis,
+    rate_axis,
+    size_axis,
+)
+from reformer_bench.report.strokes import SIGN_OFFSET, draw_curve, end_stop
 from reformer_bench.report.style import FONT_SIZE, GRID, Look
-from reformer_bench.report.words import split_name
+from reformer_bench.report.varied import LENGTH, Axis
+from reformer_bench.spec.units import format_tokens
 
-_AXIS_NAMES = {"memory": "peak memory", "throughput": "tokens per second"}
+NAMES: dict[Quantity, str] = {
+    "memory": "peak memory",
+    "activations": "activation memory",
+    "throughput": "tokens per second",
+}
 _LABEL_WIDTH = 20
 _HEADROOM = 6.0
-"""Predictions and stops may lie this many times beyond the measured figures; what lies farther is
-left out or drawn on the edge, or one quadratic curve would press all others together."""
+"""Predictions may lie this many times beyond the measured figures; to what lies farther only a line
+leads, or one quadratic curve would press all others together."""
+_HIDDEN_EXTRA = 2.2
+"""Typographic points that a curve is wider than the one that hides it."""
 
 
 def draw_panel(
     ax: Axes,
     found: Sequence[Curve],
     looks: Mapping[str, Look],
-    quantity: Quantity,
-    lengths: Sequence[int],
+    heights: Sequence[float],
+    *,
+    has_budgets: bool = True,
 ) -> list[Box]:
-    """Axes, budgets, curves and stops of a quantity. ``lengths`` sets the range of the x axis.
+    """Curves and stops of a quantity. ``heights`` sets the range of the y axis.
 
     Returns where text stands already, in display units.
     """
-    length_axis(ax, lengths, ax.get_window_extent().width / _unit(ax))
-    (bytes_axis if quantity == "memory" else rate_axis)(ax, _heights(found))
-    names = budget_lines(ax) if quantity == "memory" else []
-    ax.set_xlabel("sequence length, tokens", labelpad=5)
-    ax.set_ylabel(_AXIS_NAMES[quantity], labelpad=6)
+    in_bytes = found[0].quantity != "throughput"
+    (bytes_axis if in_bytes else rate_axis)(ax, heights)
+    names = budget_lines(ax) if in_bytes and has_budgets else []
+    ax.set_ylabel(NAMES[found[0].quantity], labelpad=6)
     ax.grid(visible=True, which="major", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(which="major", length=4, width=0.8)
     ax.tick_params(which="minor", length=2.5, width=0.6)
+    lies_under: dict[str, int] = {}
+    for pair in reversed(hidden(found)):
+        # Of several in one place each is wider than the next.
+        lies_under[pair.under.stem] = max(
+            lies_under.get(pair.under.stem, 0), lies_under.get(pair.curve.stem, 0) + 1
+        )
     for order, curve in enumerate(found):
-        draw_curve(ax, curve, looks[curve.variant], 3 + 0.1 * order)
+        extra = _HIDDEN_EXTRA * lies_under.get(curve.stem, 0)
+        draw_curve(ax, curve, looks[curve.stem], 3 + 0.1 * order, extra)
     return [Box(*name.get_window_extent().extents) for name in names]
+
+
+def draw_x_axis(ax: Axes, group: Group, axis: Axis, sizes: Sequence[int]) -> None:
+    """The axis of a size, with a batch beside each length where the batch goes with it."""
+    width = ax.get_window_extent().width / _unit(ax)
+    label = axis.label
+    if axis is not LENGTH:
+        size_axis(ax, sizes)
+    elif group.batch is None:
+        size_axis(ax, sizes, lambda n: f"{format_tokens(n)}\n× {group.batch_at(n)}")
+        label = "sequence length × batch"
+    else:
+        length_axis(ax, sizes, width)
+        label = "sequence length, tokens"
+    ax.set_xlabel(label, labelpad=5)
+
+
+def heights(found: Sequence[Curve]) -> list[float]:
+    """Every height that the y axis must show."""
+    measured = [p.value for c in found for p in c.points if not p.is_predicted]
+    spreads = [(p.lower, p.upper) for c in found for p in c.points]
+    measured += [bound for pair in spreads for bound in pair if bound is not None]
+    extra = [p.value for c in found for p in c.points if p.is_predicted]
+    if measured:
+        low, high = min(measured) / _HEADROOM, max(measured) * _HEADROOM
+        extra = [value for value in extra if low <= value <= high]
+        # One that lies far off altogether is worth a pressed panel: else it would not be there.
+        for one in found:
+            values = [p.value for p in one.points]
+            if values and not any(low <= value <= high for value in values):
+                extra.append(min(values))
+    return measured + extra
 
 
 def label_ends(
@@ -59,7 +113,7 @@ def label_ends(
     legend is needed then.
     """
     named = [curve for curve in found if _path(ax, curve).size]
-    texts = [_name(ax, curve, looks[curve.variant]) for curve in named]
+    texts = [_name(ax, curve, looks[curve.stem]) for curve in named]
     labels = []
     for curve, text in zip(named, texts, strict=True):
         size, (x, y) = text.get_window_extent(), _path(ax, curve)[-1]
@@ -94,25 +148,17 @@ def _unit(ax: Axes) -> float:
     return ax.figure.dpi / 72
 
 
-def _heights(found: Sequence[Curve]) -> list[float]:
-    """Every height that the y axis must show."""
-    measured = [p.value for c in found for p in c.points if not p.is_predicted]
-    spreads = [(p.lower, p.upper) for c in found for p in c.points]
-    measured += [bound for pair in spreads for bound in pair if bound is not None]
-    extra = [p.value for c in found for p in c.points if p.is_predicted]
-    extra += [s.value for c in found for s in c.stops if s.value is not None]
-    if measured:
-        low, high = min(measured) / _HEADROOM, max(measured) * _HEADROOM
-        extra = [value for value in extra if low <= value <= high]
-    return measured + extra
-
-
 def _path(ax: Axes, curve: Curve) -> np.ndarray:
-    """Points and stops of a curve that lie in the panel, by length, in display units [n, 2]."""
+    """Points of a curve that lie in the panel, and its end sign, in display units [n, 2]."""
     bottom, top = ax.get_ylim()
-    places = {p.length: p.value for p in curve.points if bottom <= p.value <= top}
-    places |= {stop.length: stop_height(ax, curve, stop) for stop in curve.stops}
-    return ax.transData.transform(sorted(places.items())) if places else np.empty((0, 2))
+    shown = [p for p in curve.points if bottom <= p.value <= top]
+    if not shown:
+        return np.empty((0, 2))
+    path = ax.transData.transform([(p.x, p.value) for p in shown])
+    if end_stop(curve, shown) is not None:
+        sign = path[-1] + np.array([SIGN_OFFSET * _unit(ax), 0])
+        path = np.concatenate([path, sign[None]])
+    return np.asarray(path)
 
 
 def _name(ax: Axes, curve: Curve, look: Look) -> Text:
@@ -120,7 +166,7 @@ def _name(ax: Axes, curve: Curve, look: Look) -> Text:
     text = ax.text(
         0,
         0,
-        "\n".join(split_name(curve.variant, _LABEL_WIDTH)),
+        "\n".join(wrapped(curve.label, _LABEL_WIDTH)),
         transform=ax.transAxes,
         fontsize=FONT_SIZE,
         color=look.ink,

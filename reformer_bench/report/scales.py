@@ -9,7 +9,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    MaxNLocator,
+    MultipleLocator,
+    NullFormatter,
+)
 
 from reformer_bench.report.words import duration_tick, rate_tick
 from reformer_bench.spec.units import GIB, format_bytes, format_tokens
@@ -79,14 +85,14 @@ def duration_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
     _set_ticks(ax.xaxis, inside, inside, duration_tick)
 
 
-def size_axis(ax: Axes, sizes: Sequence[float]) -> None:
+def size_axis(ax: Axes, sizes: Sequence[float], show: Callable[[int], str] = format_tokens) -> None:
     """Ticks at the sizes themselves, every other one where they are many: 512, 2K, 8K."""
     every = sorted(set(sizes))
     ax.set_xscale("log", base=2)
-    pad = (every[-1] / every[0]) ** 0.06
+    pad = max((every[-1] / every[0]) ** 0.06, 1.05)
     ax.set_xlim(every[0] / pad, every[-1] * pad)
     step = math.ceil(len(every) / _MOST_SIZE_TICKS)
-    _set_ticks(ax.xaxis, every[::step], every, lambda size: format_tokens(int(size)))
+    _set_ticks(ax.xaxis, every[::step], every, lambda size: show(int(size)))
 
 
 def growth_axis(ax: Axes, multiples: Sequence[float]) -> None:
@@ -99,6 +105,23 @@ def growth_axis(ax: Axes, multiples: Sequence[float]) -> None:
     step = math.ceil(len(powers) / _MOST_GROWTH_TICKS)
     labelled = [2.0**power for power in powers if power % step == 0]
     _set_ticks(ax.yaxis, labelled, [2.0**power for power in powers], lambda m: f"{m:g}×")
+
+
+def bar_axis(ax: Axes, values: Sequence[float], *, is_bytes: bool) -> None:
+    """From zero, with ticks at whole multiples of a power of two of bytes, else at round ones."""
+    # Room beyond the longest bar for its figure.
+    ax.set_xlim(0, 1.3 * max(values))
+    locator = (
+        MultipleLocator(2 ** round(math.log2(max(values) / 4)))
+        if is_bytes
+        else MaxNLocator(4, steps=[1, 2, 5, 10])
+    )
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(lambda value, _: _amount(value, is_bytes=is_bytes))
+
+
+def _amount(value: float, *, is_bytes: bool) -> str:
+    return "0" if value == 0 else format_bytes(value) if is_bytes else rate_tick(value)
 
 
 def budget_lines(ax: Axes) -> list[Text]:

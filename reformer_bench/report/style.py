@@ -1,22 +1,27 @@
-"""How plots look: one colour, marker and dash for each variant, fonts, inks, reproducible files."""
+"""How plots look: one colour and marker for each variant, fonts, inks, reproducible files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
+from zlib import crc32
 
 import matplotlib
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.textpath import TextPath
 
 INK = "#222222"
 MUTED = "#666666"
-FAINT = "#c4c4c4"
 GRID = "#ececec"
 
 FONT_SIZE = 10.0
 SMALL = 9.0
 TITLE_SIZE = 13.0
+DPI = 160
 
 
 @dataclass(frozen=True)
@@ -30,38 +35,115 @@ class Look:
     @property
     def ink(self) -> str:
         """The colour darkened for text, which is thinner than a line and needs more contrast."""
-        channels = [int(self.colour[start : start + 2], 16) for start in (1, 3, 5)]
-        return "#" + "".join(f"{round(0.82 * channel):02x}" for channel in channels)
+        return _mixed(self.colour, "#000000", 0.18)
+
+    @property
+    def size(self) -> float:
+        """The marker's size in points: all look equally large."""
+        return {"*": 9.5, "D": 5.2, "s": 5.6}.get(self.marker, 6.2)
 
 
-# After Okabe and Ito, whose colours stay apart under the common colour-blindnesses; yellow is left
+# The colours of Okabe and Ito, which stay apart under the common colour-blindnesses; yellow is left
 # out, which white paper swallows. Markers differ too, for print in grey.
-_KNOWN = {
-    "transformer": Look("#3c3c3c", "o"),
-    "reversible-transformer": Look("#4aa3df", "s"),
-    "chunked-reversible-transformer": Look("#0060a8", "D"),
-    "lsh-transformer": Look("#e69000", "^"),
-    "reformer": Look("#d0440c", "o"),
-    "flash-transformer": Look("#009e73", "v"),
+BLACK, ORANGE, SKY, GREEN = "#3c3c3c", "#e69f00", "#56b4e9", "#009e73"
+BLUE, VERMILLION, PINK = "#0072b2", "#d55e00", "#cc79a7"
+_COLOURS = (PINK, BLUE, ORANGE, GREEN, VERMILLION, SKY, BLACK)
+
+NAMED = {
+    # Table 3, and what people use today.
+    "transformer": Look(BLACK, "o"),
+    "reversible-transformer": Look(SKY, "s"),
+    "chunked-reversible-transformer": Look(BLUE, "D"),
+    "lsh-transformer": Look(ORANGE, "^"),
+    "reformer": Look(VERMILLION, "*"),
+    "flash-transformer": Look(GREEN, "v"),
+    # Kinds of attention, as those models have them.
+    "full": Look(BLACK, "o"),
+    "memory-efficient": Look(BLUE, "s"),
+    "sdpa": Look(GREEN, "v"),
+    "local": Look(PINK, "D"),
+    "lsh": Look(VERMILLION, "*"),
+    "mixed": Look(SKY, "p"),
+    # What a stack keeps, what a feed-forward layer does at once, where parameters wait.
+    "standard": Look(BLACK, "o"),
+    "checkpointed": Look(ORANGE, "^"),
+    "reversible": Look(SKY, "s"),
+    "whole": Look(BLACK, "o"),
+    "chunked": Look(BLUE, "D"),
+    "resident": Look(BLACK, "o"),
+    "swapped": Look(PINK, "p"),
+    "rounds": Look(VERMILLION, "*"),
+    "small": Look(PINK, "d"),
+    "paper": Look(GREEN, "<"),
+    "error of the output": Look(BLACK, "o"),
+    # Other people's models, and ours made to see what they see.
+    "reformer-as-peers": Look(ORANGE, "h"),
+    "reformer-pytorch": Look(BLUE, "s"),
+    "transformers": Look(PINK, "p"),
 }
-_SPARE_COLOURS = ("#c05c9e", "#7a5230", "#6a51a3", "#7f9a00", "#4aa3df", "#e69000", "#009e73")
-# No cross, no triangle to the right, no open square: those say where a variant stopped.
+# No cross, no triangle to the right: those say where a variant stopped.
 _SPARE_MARKERS = ("D", "p", "s", "v", "h", "^", "d", "<")
+_DARKER = 0.35
+_SHADES = (-0.45, 0.0, _DARKER, 0.6)
+"""From lighter to darker: how much of white or black is mixed in as a number doubles."""
 
 
-def looks(variants: Iterable[str]) -> dict[str, Look]:
-    """A look for each variant: always the same for the models of Table 3, else by turn."""
+def looks(stems: Iterable[str]) -> dict[str, Look]:
+    """A look for each name, which follows from the name alone.
+
+    A name that begins with a known one has its colour, in a shade and with a marker of its own.
+    Of two other names that would be alike the later one takes the next colour or marker.
+    """
     found: dict[str, Look] = {}
-    turn = 0
-    for variant in dict.fromkeys(variants):
-        if variant in _KNOWN:
-            found[variant] = _KNOWN[variant]
-            continue
-        colour = _SPARE_COLOURS[turn % len(_SPARE_COLOURS)]
-        dashes: Literal["-", "-."] = "-" if turn < len(_SPARE_COLOURS) else "-."
-        found[variant] = Look(colour, _SPARE_MARKERS[turn % len(_SPARE_MARKERS)], dashes)
-        turn += 1
+    for stem in dict.fromkeys(stems):
+        found[stem] = NAMED.get(stem) or _derived(stem) or _spare(stem, found.values())
     return found
+
+
+def _derived(stem: str) -> Look | None:
+    parts = stem.split("-")
+    for n in range(len(parts) - 1, 0, -1):
+        base = NAMED.get("-".join(parts[:n]))
+        if base is not None:
+            return _variation(base, "-".join(parts[n:]))
+    return None
+
+
+def _variation(base: Look, rest: str) -> Look:
+    number = re.fullmatch(r"(?:.*-)?(\d+)", rest)
+    turn = int(number[1]).bit_length() - 1 if number else crc32(rest.encode())
+    amount = _SHADES[turn % len(_SHADES)] if number else _DARKER
+    colour = _mixed(base.colour, "#ffffff" if amount < 0 else "#000000", abs(amount))
+    marker = _SPARE_MARKERS[turn % len(_SPARE_MARKERS)]
+    return replace(base, colour=colour, marker=marker, dashes="-" if number else "-.")
+
+
+def _spare(stem: str, taken: Iterable[Look]) -> Look:
+    """The first of all looks, from a place that the name decides, with the least in common with
+    those taken."""
+    start, pairs = crc32(stem.encode()), list(product(_SPARE_MARKERS, _COLOURS))
+    turned = [pairs[(start + turn) % len(pairs)] for turn in range(len(pairs))]
+    taken = list(taken)
+
+    def in_common(pair: tuple[str, str]) -> tuple[int, int, int]:
+        marker, colour = pair
+        both = sum((other.marker, other.colour) == pair for other in taken)
+        return both, sum(o.colour == colour for o in taken), sum(o.marker == marker for o in taken)
+
+    marker, colour = min(turned, key=in_common)
+    return Look(colour, marker)
+
+
+def _mixed(colour: str, other: str, share: float) -> str:
+    (r, g, b), (other_r, other_g, other_b) = to_rgb(colour), to_rgb(other)
+    keep = 1 - share
+    mixed = (keep * r + share * other_r, keep * g + share * other_g, keep * b + share * other_b)
+    return str(to_hex(mixed))
+
+
+def text_inches(text: str, size: float) -> float:
+    """How wide a line of text is."""
+    return float(TextPath((0, 0), text, size=size).get_extents().width) / 72 if text else 0.0
 
 
 @contextmanager

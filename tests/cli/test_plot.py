@@ -61,3 +61,46 @@ def test_wrong_input_is_one_line(
     run = tmp_path / "run" if make is None else save(tmp_path / "run", make)
     with pytest.raises(InputError, match=words):
         CliRunner().invoke(plot, [str(run), *options], catch_exceptions=False)
+
+
+def test_variants_and_lengths_choose_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, lengths = ("reformer", "transformer", "mine"), (512, 1024, 3072, 8192)
+    run = save(tmp_path / "run", [record(name, n) for name in names for n in lengths])
+    drawn: list[tuple[str, int]] = []
+    whole: list[Record] = []
+
+    def write_plots(records: list[Record], *rest: object) -> list[Path]:
+        drawn.extend((one.case.variant, one.case.length) for one in records)
+        whole.extend(rest[-1])  # type: ignore[call-overload]
+        return [tmp_path]
+
+    monkeypatch.setattr("reformer_bench.report.plots.write_plots", write_plots)
+    options = ["--variants", "mine, transformer", "--seq-len", "1K..4K"]
+    CliRunner().invoke(plot, [str(run), *options], catch_exceptions=False)
+    # 3K lies in the range, though it is no doubling of 1K.
+    assert drawn == [(name, n) for name in ("transformer", "mine") for n in (1024, 3072)]
+    assert len(whole) == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--variants", "reformr"], "no variant 'reformr'; did you mean 'reformer'.$"),
+        (["--variants", "zzz"], "no variant 'zzz'; it has: reformer, transformer$"),
+        (["--variants", ","], "--variants: names at least one of: reformer"),
+        (["--seq-len", "2K"], "--seq-len: the run has no length 2K .it has: 512, 1K"),
+        (["--seq-len", "512,4K..8K"], "the run has no length 4K..8K"),
+        (["--seq-len", "x"], "--seq-len: 'x' is not a sequence length"),
+        (["--variants", "transformer", "--seq-len", "512"], "no such variant at such a length"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_part_that_the_run_does_not_have_is_one_line(
+    tmp_path: Path, options: list[str], words: str
+) -> None:
+    run = save(tmp_path / "run", [record(length=512), record(), record("transformer")])
+    with pytest.raises(InputError, match=words) as caught:
+        CliRunner().invoke(plot, [str(run), *options], catch_exceptions=False)
+    assert "\n" not in str(caught.value)

@@ -7,8 +7,10 @@ import pytest
 from reformer_bench.analysis.claims import judge_claims
 from reformer_bench.analysis.judging import Verdict
 from reformer_bench.report.claims_figure import claims_figure, panels, write_claims_figure
+from reformer_bench.report.claims_words import TITLES
 from reformer_bench.report.style import drawing
 from tests.analysis.paper_data import REFUTING, SUPPORTING
+from tests.report.test_plots import assert_tidy
 
 
 def verdicts(name: str) -> list[Verdict]:
@@ -48,7 +50,7 @@ def test_the_verdict_and_each_figure_with_its_bounds_are_written():
     (panel,) = panels(judge_claims(records))
     with drawing():
         (ax,) = claims_figure([panel], "here").axes
-    assert [text.get_text() for text in ax.texts] == [claim, "refuted"]
+    assert [text.get_text() for text in ax.texts] == [TITLES[claim], "refuted"]
     legend = ax.get_legend()
     assert legend is not None
     words = [text.get_text() for text in legend.get_texts()]
@@ -61,3 +63,27 @@ def test_equal_records_give_equal_files(tmp_path):
     for name in ("a.svg", "b.svg"):
         assert write_claims_figure(verdicts("depth-free"), "here", tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def whole_figure():
+    found = panels(judge_claims([r for one in SUPPORTING.values() for r in one]))
+    with drawing():
+        return claims_figure(found, "here")
+
+
+def test_no_text_leaves_the_figure_and_none_overlaps():
+    assert_tidy(whole_figure())
+
+
+def test_panels_fill_the_width():
+    figure = whole_figure()
+    covered = sum(ax.get_position().width for ax in figure.axes[:3])
+    assert covered > 0.7
+
+
+def test_curves_that_lie_on_one_another_say_so():
+    (_, in_layers, _) = panels(verdicts("table-3"))
+    with drawing():
+        (ax,) = claims_figure([in_layers], "here").axes
+    words = [text.get_text().partition("\n")[0] for text in ax.get_legend().get_texts()]
+    assert "chunked reversible, the same as reversible" in words

@@ -1,56 +1,60 @@
+"""Points, stops and coincidences of a curve say what was measured and nothing else."""
+
 import pytest
 
 from reformer_bench.analysis.groups import group_records
-from reformer_bench.report.curves import Curve, Quantity, curves
+from reformer_bench.report.curves import Curve, Quantity, curve, hidden
+from reformer_bench.report.varied import LENGTH, all_series
 from reformer_bench.spec.record import Outcome, Record
 from reformer_bench.spec.units import GIB, MIB
 from tests.report.builders import record
 
 
-def only(records: list[Record], quantity: Quantity = "memory") -> Curve:
+def curves(records: list[Record], quantity: Quantity = "memory") -> list[Curve]:
     (group,) = group_records(records)
-    (curve,) = curves(group, quantity)
-    return curve
+    return [
+        curve(one.stem, one.label, one.records, LENGTH.of, quantity)
+        for one in all_series(group, [])
+    ]
+
+
+def only(records: list[Record], quantity: Quantity = "memory") -> Curve:
+    (found,) = curves(records, quantity)
+    return found
 
 
 def test_measured_points_are_the_allocators_peak() -> None:
-    curve = only([record(length=512, peak=100 * MIB), record(length=1024, peak=150 * MIB)])
-    assert [(p.length, p.value, p.is_predicted) for p in curve.points] == [
+    found = only([record(length=1024, peak=150 * MIB), record(length=512, peak=100 * MIB)])
+    assert [(p.x, p.value, p.is_predicted) for p in found.points] == [
         (512, 100 * MIB, False),
         (1024, 150 * MIB, False),
     ]
 
 
-def test_a_stop_without_a_figure_continues_the_last_slope() -> None:
+def test_a_stop_without_a_figure_has_no_height() -> None:
     records = [
         record(length=512, peak=100 * MIB),
         record(length=1024, peak=400 * MIB),
         record(length=2048, outcome=Outcome.DEVICE_OOM),
     ]
     (stop,) = only(records).stops
-    assert (stop.length, stop.kind, stop.is_predicted) == (2048, "memory", False)
-    assert stop.value == pytest.approx(1600 * MIB)
+    assert (stop.x, stop.kind, stop.value) == (2048, "memory", None)
 
 
-def test_a_stop_with_a_prediction_is_drawn_at_it() -> None:
+def test_a_stop_with_a_prediction_is_at_it() -> None:
     records = [
         record(length=512),
         record(length=1024, outcome=Outcome.OVER_BUDGET, predicted=23 * GIB),
     ]
-    curve = only(records)
-    assert [(s.value, s.is_predicted) for s in curve.stops] == [(23 * GIB, True)]
-    assert [p.is_predicted for p in curve.points] == [False, True]
-
-
-def test_a_variant_that_never_finished_has_a_stop_of_unknown_height() -> None:
-    (stop,) = only([record(outcome=Outcome.HOST_OOM)]).stops
-    assert stop.value is None
+    found = only(records)
+    assert [s.value for s in found.stops] == [23 * GIB]
+    assert [p.is_predicted for p in found.points] == [False, True]
 
 
 def test_skipped_lengths_are_neither_points_nor_stops() -> None:
-    curve = only([record(length=512), record(length=1024, outcome=Outcome.SKIPPED)])
-    assert len(curve.points) == 1
-    assert curve.stops == ()
+    found = only([record(length=512), record(length=1024, outcome=Outcome.SKIPPED)])
+    assert len(found.points) == 1
+    assert found.stops == ()
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,31 @@ def test_throughput_has_quartiles_only_where_there_is_a_spread() -> None:
 
 
 def test_a_case_without_warm_steps_has_no_throughput() -> None:
-    (group,) = group_records([record(samples_ms=())])
-    assert curves(group, "throughput") == []
-    assert len(curves(group, "memory")) == 1
+    assert only([record(samples_ms=())], "throughput").points == ()
+    assert len(only([record(samples_ms=())]).points) == 1
+
+
+def test_activations_are_the_peak_without_what_the_parameters_take() -> None:
+    (point,) = only([record(peak=400 * MIB)], "activations").points
+    assert point.value == (400 - 4 * 30) * MIB
+
+
+def test_a_curve_on_another_is_told_with_how_near_it_is() -> None:
+    def at(name: str, factor: float) -> list[Record]:
+        return [record(name, n, peak=int(factor * n * 10**5)) for n in (512, 1024)]
+
+    found = hidden(curves([*at("a", 1.0), *at("same", 1.0), *at("close", 1.01), *at("far", 1.5)]))
+    assert [(h.curve.stem, h.under.stem, h.is_same) for h in found] == [
+        ("same", "a", True),
+        ("close", "a", False),
+    ]
+
+
+def test_curves_that_share_no_size_hide_nothing() -> None:
+    assert hidden(curves([record("a", 512), record("b", 1024)])) == []
+
+
+def test_curves_that_cross_hide_nothing() -> None:
+    crossing = [record("a", 512, peak=10**8), record("a", 1024, peak=2 * 10**8)]
+    crossing += [record("b", 512, peak=10**8), record("b", 1024, peak=10**8)]
+    assert hidden(curves(crossing)) == []

@@ -10,20 +10,32 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from reformer_bench.analysis.groups import group_records
-from reformer_bench.report.curves import Quantity, curves
-from reformer_bench.report.plots import overview_figure, single_figure, write_plots
+from reformer_bench.report.curves import Quantity
+from reformer_bench.report.figures import content, curves_figure
+from reformer_bench.report.plots import write_plots
 from reformer_bench.report.style import drawing, looks
+from reformer_bench.report.varied import pictures
 from reformer_bench.spec.record import Outcome, Record
 from reformer_bench.spec.units import GIB, MIB
 from tests.report.builders import record, sweep
+from tests.report.test_varied import suite_records
 
 SMALL = [record(v, n, peak=n * 10**5) for v in ("reformer", "transformer") for n in (512, 1024)]
 
 
-def single(records: list[Record], quantity: Quantity) -> Figure:
+def drawn(records: list[Record], *quantities: Quantity) -> Figure:
     (group,) = group_records(records)
+    picture = pictures(group)[0]
     with drawing():
-        return single_figure(group, quantity, curves(group, quantity), looks(group.variants))
+        return curves_figure(group, content(picture, quantities), looks(picture.labels))
+
+
+def single(records: list[Record], quantity: Quantity) -> Figure:
+    return drawn(records, quantity)
+
+
+def words_of(figure: Figure) -> str:
+    return " ".join(text.get_text().replace("\n", " ") for text in texts(figure))
 
 
 @functools.cache
@@ -60,13 +72,8 @@ def _off_axis(text: Text, every: list[Axes]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("predictions", [False, True])
-@pytest.mark.parametrize("quantity", ["memory", "throughput"])
-def test_no_text_overlaps_or_leaves_the_figure(
-    device: str, predictions: bool, quantity: Quantity
-) -> None:
-    figure = whole(device, predictions, quantity)
+def assert_tidy(figure: Figure) -> None:
+    """No text overlaps another or leaves the figure."""
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
     width, height = figure.bbox.width, figure.bbox.height
     for name, box in boxes:
@@ -78,10 +85,34 @@ def test_no_text_overlaps_or_leaves_the_figure(
         assert not one.padded(-2).overlaps(other.padded(-2)), (name, other_name)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("predictions", [False, True])
+@pytest.mark.parametrize("quantity", ["memory", "throughput"])
+def test_no_text_overlaps_or_leaves_the_figure(
+    device: str, predictions: bool, quantity: Quantity
+) -> None:
+    assert_tidy(whole(device, predictions, quantity))
+
+
+@pytest.mark.parametrize(
+    "suite",
+    [
+        "table-3",
+        "depth-scaling",
+        "fixed-tokens",
+        "param-offload",
+        "hash-rounds",
+        "attention-scaling",
+    ],
+)
+def test_no_text_of_an_overview_overlaps_or_leaves_the_figure(suite: str) -> None:
+    assert_tidy(drawn(suite_records(suite), "memory", "activations", "throughput"))
+
+
 def test_ticks_are_binary_lengths_and_bytes() -> None:
     x, y = tick_labels(whole("cuda", False, "memory"))
     assert x == ["1K", "4K", "16K", "64K", "256K", "1M"]
-    assert y == ["256 MiB", "1 GiB", "4 GiB", "16 GiB", "64 GiB", "256 GiB"]
+    assert y == ["256 MiB", "1 GiB", "4 GiB", "16 GiB", "64 GiB"]
 
 
 def test_throughput_ticks_are_decimal() -> None:
@@ -103,9 +134,9 @@ def test_the_key_explains_the_signs_that_occur_and_no_others() -> None:
         record("reformer", 2048, Outcome.TIMEOUT, predicted=300 * MIB),
     ]
     names = {text.get_text() for text in texts(single(records, "memory"))}
-    assert {"out of memory", "time limit", "predicted", "not measured, direction only"} <= names
-    assert not {"failed", "interquartile range"} & names
-    assert not {"out of memory", "predicted"} & {
+    assert {"stopped: out of memory", "stopped: time limit", "predicted"} <= names
+    assert not {"stopped: failed", "interquartile range"} & names
+    assert not {"stopped: out of memory", "predicted"} & {
         t.get_text() for t in texts(single(SMALL, "memory"))
     }
 
@@ -117,37 +148,106 @@ def test_out_of_memory_and_over_budget_share_a_sign_and_its_key() -> None:
         record("reformer", 2048, Outcome.OVER_BUDGET, predicted=300 * MIB),
     ]
     names = {text.get_text() for text in texts(single(records, "memory"))}
-    assert "out of memory or over budget" in names
+    assert "stopped: out of memory or over budget" in names
 
 
-def test_figures_say_what_where_on_which_model_and_when() -> None:
-    text = " ".join(t.get_text().replace("\n", " ") for t in texts(single(SMALL, "memory")))
-    for words in ("Peak memory, training step", "Xeon", "batch 1", "d_model 256", "2026-01-15"):
-        assert words in text
-    assert "PyTorch 2.13.0" in text
-
-
-def test_many_variants_are_named_in_a_legend() -> None:
-    records = [record(f"model-{i}", n, peak=n * 10**5) for i in range(12) for n in (512, 1024)]
-    figure = single(records, "memory")
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
-        f"model-{i}" for i in range(12)
+def markers(figure: Figure) -> list[tuple[str, float, float]]:
+    """Every marker inside the panels: its shape and where it is, in data units."""
+    return [
+        (str(line.get_marker()), *map(float, (line.get_xdata()[0], line.get_ydata()[0])))
+        for ax in figure.axes
+        for line in ax.get_lines()
+        if line.get_marker() != "None"
     ]
 
 
-def test_a_variant_has_one_look_everywhere() -> None:
-    both = looks(["reformer", "mine", "transformer"])
-    assert looks(["reformer"])["reformer"] == both["reformer"]
-    assert len({(look.colour, look.marker) for look in looks(map(str, range(40))).values()}) == 40
+def test_every_marker_is_at_a_figure() -> None:
+    records = [
+        *SMALL,
+        record("transformer", 2048, Outcome.DEVICE_OOM),
+        record("never", 512, Outcome.DEVICE_OOM),
+        record("far", 512, peak=10**8),
+        record("far", 1024, Outcome.OVER_BUDGET, predicted=10**6 * GIB),
+    ]
+    known = {r.memory.peak_bytes for r in records}
+    heights = {height for _, _, height in markers(single(records, "memory"))}
+    assert heights <= known
+
+
+def test_a_stop_without_a_figure_stands_beside_the_last_point() -> None:
+    records = [*SMALL, record("transformer", 2048, Outcome.DEVICE_OOM)]
+    (sign,) = [mark for mark in markers(single(records, "memory")) if mark[0] == "x"]
+    assert sign == ("x", 1024, 1024 * 10**5)
+
+
+def test_what_never_finished_is_said_and_not_drawn() -> None:
+    records = [*SMALL, record("never", 512, Outcome.TIMEOUT)]
+    figure = single(records, "memory")
+    assert "never: no peak memory (time limit at 512 tokens)." in words_of(figure)
+    assert {mark[0] for mark in markers(figure)} == {"o", "*"}
+
+
+def test_a_curve_under_another_is_named_and_wider() -> None:
+    names = ("transformer", "reformer")
+    records = [record(v, n, peak=n * 10**5) for v in names for n in (512, 1024)]
+    figure = single(records, "memory")
+    assert "Peak memory of reformer is the same as that of transformer." in words_of(figure)
+    lines = [line for line in figure.axes[0].get_lines() if list(line.get_xdata()) == [512, 1024]]
+    under, over = lines[:2]
+    assert under.get_linewidth() > over.get_linewidth()
+    assert "the same as" not in words_of(drawn(sweep(variants=("reformer",)), "memory"))
+
+
+def test_a_curve_that_is_far_off_altogether_is_still_shown() -> None:
+    far = record("far", 1024, Outcome.TIMEOUT, predicted=40 * GIB)
+    assert (">", 1024, 40 * GIB) in markers(single([*SMALL, far], "memory"))
+
+
+def test_figures_say_what_where_on_which_model_and_when() -> None:
+    text = words_of(single(SMALL, "memory"))
+    for words in (
+        "seq-scaling: peak memory against sequence length",
+        "training step",
+        "Xeon",
+        "batch 1",
+        "d_model 256",
+        "2026-01-15",
+        "PyTorch 2.13.0",
+    ):
+        assert words in text
+
+
+def test_curves_that_have_no_room_for_names_have_a_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reformer_bench.report.figures.label_ends", lambda *_: None)
+    (ax,) = single(SMALL, "memory").axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["reformer", "transformer"]
+
+
+def test_panels_of_a_row_share_their_axes() -> None:
+    figure = drawn(suite_records("table-3"), "memory", "throughput")
+    assert len(figure.axes) == 8
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    assert len({ax.get_ylim() for ax in figure.axes[:4]}) == 1
+    assert [ax.get_title(loc="left") for ax in figure.axes[:2]] == ["2 layers", "4 layers"]
+
+
+def test_a_batch_that_goes_with_the_length_stands_on_the_axis() -> None:
+    x, _ = tick_labels(single(suite_records("fixed-tokens"), "memory"))
+    assert x[0] == "512\n× 64"
+    assert "∝" not in words_of(single(suite_records("fixed-tokens"), "throughput"))
 
 
 def test_panels_of_an_overview_share_their_lengths() -> None:
-    (group,) = group_records(sweep())
-    shown: dict[Quantity, object] = {q: curves(group, q) for q in ("memory", "throughput")}
-    with drawing():
-        figure = overview_figure(group, shown, looks(group.variants))  # type: ignore[arg-type]
-    left, right = figure.axes
+    left, right = drawn(sweep(), "memory", "throughput").axes
     assert left.get_xlim() == right.get_xlim()
+
+
+def test_a_part_looks_as_it_does_in_the_whole(tmp_path: Path) -> None:
+    mine = [record(name, n, peak=n * 10**5) for name in "abcdefgh" for n in (512, 1024)]
+    part = [one for one in mine if one.case.variant == "h"]
+    (path,) = write_plots(part, tmp_path, ("svg",), "memory", among=mine)
+    assert looks("abcdefgh")["h"].colour != looks("h")["h"].colour
+    assert looks("abcdefgh")["h"].colour in path.read_text()
 
 
 @pytest.mark.parametrize("file_format", ["png", "svg", "pdf"])
