@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reformer_bench.model import ReformerLM
-from reformer_bench.peers.huggingface_config import native_fields, read_config
+from reformer_bench.peers.huggingface_config import native_fields, read_config, with_buckets
 from reformer_bench.peers.installed import check_installed
 from reformer_bench.spec.errors import InputError
 from reformer_bench.spec.model import ModelConfig, Positions
@@ -30,18 +30,32 @@ _LAYER_NAMES = {
 """Our names inside a layer, and theirs; projections are named alike."""
 
 
-def to_native(hf_model: Any) -> ReformerLM:
-    """Our ReformerLM that computes what a ReformerModelWithLMHead or ReformerForMaskedLM does.
+def to_native(hf_model: Any, length: int | None = None) -> ReformerLM:
+    """Build our model that computes what one of transformers' Reformers computes.
 
-    Weights are copied; device, dtype and training mode are the same. With the same ``hash_seed``
-    the logits agree to rounding; dropout is drawn differently (see
-    ``huggingface_config.differences``). Raises ValueError naming the class or the key of its
-    config that can't be converted.
+    The weights are copied; device, dtype and training mode stay the same. With a ``hash_seed`` in
+    the config both hash alike, and the logits agree to rounding. Dropout is drawn differently:
+    ``huggingface_config.differences`` says how.
+
+    Args:
+        hf_model: A ReformerModelWithLMHead or a ReformerForMaskedLM.
+        length: How many tokens the first sequence has that the model is to see. It is needed only
+            where the config has ``num_buckets`` = None and the model has seen no sequence yet:
+            transformers chooses the number of LSH buckets by that sequence.
+
+    Returns:
+        Our model, on the same device.
+
+    Raises:
+        ValueError: The model is of another class, or its config holds something that can't be
+            converted; the text names the key.
     """
     kind = type(hf_model).__name__
     if kind not in _CLASSES:
         raise ValueError(f"expected a {' or a '.join(_CLASSES)}, got a {kind}")
     settings = {**hf_model.config.to_dict(), "dtype": str(hf_model.dtype).removeprefix("torch.")}
+    if length is not None:
+        settings = with_buckets(settings, length)
     return with_weights_of(ModelConfig(**native_fields(settings)), hf_model)
 
 

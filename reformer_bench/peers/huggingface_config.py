@@ -38,8 +38,11 @@ _HOW_NOT_WHAT = ("ff_chunks", "loss_chunks", "dtype")
 def native_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the ModelConfig that computes the same, as JSON values.
 
-    Raises ValueError naming the key of ``config`` that ours can't express. ``differences`` says
-    what still differs while training.
+    ``differences`` says what still differs while training.
+
+    Raises:
+        ValueError: A key of ``config`` has a value that our model has no switch for; the text
+            names both.
     """
     _check(config)
     layers = list(config["attn_layers"])
@@ -80,6 +83,32 @@ def native_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         size = config.get(key) or 0
         fields[field] = math.ceil(fields["max_length"] / size) if size else 1
     return fields
+
+
+def with_buckets(config: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """A config whose number of buckets is settled, as transformers settles it.
+
+    Where ``num_buckets`` is None, transformers chooses it by the first sequence that the model
+    sees and keeps it from then on: the power of two next below 2 · length / chunk length, as two
+    factors where that is large. ``length`` counts the tokens of that sequence.
+    """
+    chunk = config["lsh_attn_chunk_length"]
+    if config["num_buckets"] is not None or "lsh" not in config["attn_layers"]:
+        return dict(config)
+    if length <= chunk:
+        # One chunk is attended to in full, and leaves the choice to the first longer sequence.
+        raise ValueError(
+            f"length = {length}: transformers chooses num_buckets only for a sequence longer than "
+            f"one chunk of {chunk} tokens"
+        )
+    # They pad a sequence to whole chunks of every kind in evaluation, before they choose.
+    step = math.lcm(*(config[f"{kind}_attn_chunk_length"] for kind in set(config["attn_layers"])))
+    exponent = (2 * (math.ceil(length / step) * step // chunk)).bit_length() - 1
+    largest = 2 * max(int((config["max_position_embeddings"] // chunk) ** 0.5), chunk)
+    if 2**exponent <= largest:
+        return {**config, "num_buckets": 2**exponent}
+    first = exponent // 2
+    return {**config, "num_buckets": [2**first, 2 ** (exponent - first)]}
 
 
 def differences(config: Mapping[str, Any]) -> list[str]:
@@ -145,8 +174,8 @@ def _check(config: Mapping[str, Any]) -> None:
         raise ValueError(f"hidden_act = {config['hidden_act']!r}: expected 'gelu' or 'relu'")
     if "lsh" in layers and config["num_buckets"] is None:
         raise ValueError(
-            "num_buckets = None: transformers would choose it by the first sequence it sees; set "
-            "it to what the model is to use"
+            "num_buckets = None: transformers chooses it by the first sequence it sees; set it in "
+            "the model's config, or say that sequence's length (to_native's argument)"
         )
     if (config.get("dtype") or "float32") not in _DTYPES:
         raise ValueError(f"dtype = {config['dtype']!r}: expected one of {', '.join(_DTYPES)}")
