@@ -201,7 +201,7 @@ def _transfer(expectation: Expectation, records: Records) -> Finding:
     shared = {(n, layers) for n, layers, _ in times}
     shared = {at for at in shared if (*at, "none") in times and (*at, "cpu") in times}
     if not shared:
-        return within(expectation, None, note="not timed with and without swapping on a GPU")
+        return within(expectation, None, note="no GPU was timed both with and without swapping")
     at = max(shared)
     note = f"{at[1]} layers at {at[0]:,} tokens"
     return within(expectation, times[*at, "cpu"] / times[*at, "none"], note=note)

@@ -110,7 +110,7 @@ def judged(expectation: Expectation, fit: Fit | None, basis: Basis, beside: str 
     interval is narrow enough to tell whole powers apart; otherwise the data can't tell.
     """
     if fit is None:
-        return Finding(expectation, None, note=joined("too few sizes ended with a figure", beside))
+        return Finding(expectation, None, note=joined("fewer than two sizes have a figure", beside))
     holds, why = _decide(expectation, fit)
     note = joined(why, *_said(fit), beside)
     return Finding(
@@ -129,11 +129,11 @@ def judged(expectation: Expectation, fit: Fit | None, basis: Basis, beside: str 
 def _decide(expectation: Expectation, fit: Fit) -> tuple[bool | None, str]:
     low, high = expectation.low, expectation.high
     if fit.lower is None or fit.upper is None:
-        return None, "two sizes leave no interval"
+        return None, "an exponent through two sizes has no interval"
     if fit.upper < low or fit.lower > high:
         return False, ""
     if not low <= fit.exponent <= high:
-        return None, "outside the bounds, by less than its interval"
+        return None, "outside the bounds, but its interval reaches into them"
     reach = max(
         fit.upper - fit.exponent if math.isfinite(high) else 0.0,
         fit.exponent - fit.lower if math.isfinite(low) else 0.0,
@@ -147,11 +147,12 @@ def _said(fit: Fit) -> list[str]:
     """What was left out of a fit, and how out-of-memory and out-of-time sizes were taken."""
     words = []
     if fit.unsettled:
-        sizes = "size" if len(fit.unsettled) == 1 else "sizes"
-        words.append(f"{len(fit.unsettled)} smaller {sizes} left out as not settled")
+        n = len(fit.unsettled)
+        sizes = "size" if n == 1 else f"{n} sizes"
+        words.append(f"without the smallest {sizes}, where the exponent still changes")
     if fit.censored:
         sizes = "size" if len(fit.censored) == 1 else "sizes"
-        pulled = f", {fit.n_pulling} of them raised the fit" if fit.n_pulling else ""
+        pulled = f", {fit.n_pulling} of them made the fit steeper" if fit.n_pulling else ""
         words.append(f"{len(fit.censored)} {sizes} ran out of memory or time{pulled}")
     return words
 
@@ -180,7 +181,7 @@ def verdict(claim: Claim, findings: tuple[Finding, ...], *, was_run: bool = True
         sentence = f"Against it: {'; '.join(map(in_words, against))}."
     elif not findings or len(unknown) == len(findings):
         outcome = Outcome.NOT_MEASURABLE
-        words = claim.why_not or "no record of its suite is among the runs"
+        words = claim.why_not or f"no run has a record of the suite {' or '.join(claim.suites)}"
         if was_run and not claim.why_not:
             words = "; ".join(map(in_words, findings))
         sentence = f"{_capital(words)}."
@@ -188,14 +189,14 @@ def verdict(claim: Claim, findings: tuple[Finding, ...], *, was_run: bool = True
         outcome = Outcome.NOT_MEASURABLE
         held = [finding for finding in findings if finding.holds]
         sentence = (
-            f"Open: {'; '.join(map(in_words, unknown))}. {len(held)} of {len(findings)} findings "
-            f"hold: {'; '.join(map(in_words, held))}."
+            f"Undecided: {'; '.join(map(in_words, unknown))}. In agreement with the claim, "
+            f"{len(held)} of {len(findings)} findings: {'; '.join(map(in_words, held))}."
         )
     else:
         outcome = Outcome.SUPPORTED
         sentence = f"{_capital('; '.join(map(in_words, findings)))}."
     if outcome is not Outcome.NOT_MEASURABLE and any(f.basis == "predicted" for f in findings):
-        sentence += " Some of it is predicted, not measured."
+        sentence += " Some of these figures are predicted, not measured."
     return Verdict(claim, outcome, findings, sentence)
 
 

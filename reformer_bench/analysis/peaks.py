@@ -24,8 +24,8 @@ def smallest_peak(expectation: Expectation, records: Records) -> Finding:
     ]
     if predicted:
         peak, record = min(predicted, key=lambda item: item[0])
-        tried = "" if record.outcome is Outcome.OK else f"; here: {record.outcome.value}"
-        words = _words(record, f"predicted, not run to its end{tried}")
+        tried = "" if record.outcome is Outcome.OK else f" (the run here: {record.outcome.value})"
+        words = _words(record, f"predicted, because no run of it finished{tried}")
         return within(expectation, peak, "predicted", (_at(record, peak),), words)
     if ran_out:
         words = _words(ran_out[0], f"ran out of memory on {ran_out[0].environment.device_name}")

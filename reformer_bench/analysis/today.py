@@ -95,7 +95,7 @@ def _checkpointing(records: Sequence[Record]) -> str | None:
         growths.append(f"{after / before:.2f} times in a {residual} one (to {format_bytes(after)})")
         times.append(f"{time:,.0f}")
     return (
-        f"From {few} to {many} layers, what a stack needs besides its parameters and gradients "
+        f"From {few} to {many} layers, the memory of a stack besides its parameters and gradients "
         f"grows {_listed(growths)}; a step of {many} layers takes {_listed(times)} ms "
         "(depth-scaling)."
     )
@@ -117,9 +117,10 @@ def _narrow(records: Sequence[Record]) -> str | None:
                 continue
             memory, time, wide_memory, wide_time = (f for f in figures if f is not None)
             return (
-                f"bfloat16 sublayers take {memory / wide_memory:.2f} times the activation memory "
-                f"and {time / wide_time:.2f} times the time of float32 in a reversible model of "
-                f"{plain.n_layers} layers (depth-scaling): its streams stay 32 bits wide."
+                f"In a reversible model of {plain.n_layers} layers, sublayers in bfloat16 take "
+                f"{memory / wide_memory:.2f} times the activation memory and "
+                f"{time / wide_time:.2f} times the time of sublayers in float32 (depth-scaling); "
+                "the streams are 32 bits wide in both."
             )
     return None
 

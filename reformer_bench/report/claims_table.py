@@ -57,9 +57,8 @@ def _beside(lines: list[Text], n_rows: int) -> list[Text]:
 
 def remarks_text(remarks: Sequence[str]) -> str:
     """What is to be said beside the claims, a line each; empty where nothing is."""
-    return (
-        "\n".join(("Beside the paper:", *(f"• {remark}" for remark in remarks))) if remarks else ""
-    )
+    lines = ["What the paper did not compare:", *(f"• {remark}" for remark in remarks)]
+    return "\n".join(lines) if remarks else ""
 
 
 def claims_markdown(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str:
@@ -70,7 +69,7 @@ def claims_markdown(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) ->
         cells = (verdict.claim.id, verdict.outcome.value, verdict.claim.source, sentence)
         lines.append(f"| {' | '.join(cells)} |")
     if remarks:
-        lines += ["", "Beside the paper:", "", *(f"- {remark}" for remark in remarks)]
+        lines += ["", "What the paper did not compare:", "", *(f"- {remark}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 

@@ -20,17 +20,19 @@ _OPTIMIZERS = {"adam": "Adam's state", "adafactor": "Adafactor's state"}
 def memory_note(group: Group) -> str:
     """Whose peak it is and what it includes."""
     found = {r.memory.allocator.source for r in group.records if r.memory.allocator is not None}
-    who = (
-        " and ".join(SOURCES[source] for source in sorted(found)) or "no allocator (none finished)"
-    )
+    if not found:
+        return "Peak: no case finished, so no peak was measured."
+    who = " and ".join(SOURCES[source] for source in sorted(found))
     return f"Peak: the most bytes allocated in any phase, by {who}; {_included(group)}."
 
 
 def throughput_note(group: Group) -> str:
     """What throughput is, and how far samples scatter where they scatter much."""
-    note = "Throughput: tokens of a step over the median warm step."
+    note = (
+        "Throughput: tokens of a step, divided by the median time of a warm step (not the first)."
+    )
     if any(cold_rate(record) is not None for record in group.records):
-        note += " Cold: of the only step, on a CPU with the memory profiler on."
+        note += " Cold: the first step is the only one (on a CPU with the memory profiler on)."
     worst: tuple[float, str] | None = None
     for record in group.records:
         spread = case_row(record)["relative_iqr"]
@@ -52,13 +54,15 @@ def stop_note(group: Group) -> str | None:
     if outcomes & {Outcome.DEVICE_OOM, Outcome.HOST_OOM}:
         parts.append("out of memory: the allocation failed")
     if Outcome.OVER_BUDGET in outcomes:
-        parts.append("over budget: predicted not to fit, so not started (≈ the predicted peak)")
+        parts.append(
+            "over budget: not started, as it was predicted not to fit (≈ the predicted peak)"
+        )
     if Outcome.TIMEOUT in outcomes:
         parts.append("time limit: stopped before it finished")
     if Outcome.SKIPPED in outcomes:
-        parts.append("–: not tried, a shorter length had stopped")
+        parts.append("–: not tried, because a shorter length did not finish")
     if any(r.message for r in group.records if stopped(r)):
-        parts.append("messages: --details")
+        parts.append("the reason of each: show --details")
     text = "; ".join(parts)
     return None if not text else f"{text[0].upper()}{text[1:]}."
 
