@@ -36,9 +36,9 @@ SHORTER = {
     ),
     "reformer-bench predict --preset reformer --set model.n_layers=12 --seq-len 64K "
     "--device-profile a100-40": ("--seq-len", "2K"),
-    "reformer-bench max-len --preset all --memory-budget 16GiB": ("--memory-budget", "64MiB"),
+    "reformer-bench max-len --preset all --memory-budget 16GiB": ("--limit", "1K"),
     "reformer-bench validate --count 24 --max-error 1%": ("--count", "2"),
-    "reformer-bench run --suite seq-scaling --device none": ("--seq-len", "512,1K"),
+    "reformer-bench run --suite seq-scaling --device none": ("--seq-len", "512"),
     "reformer-bench run --suite ci --out run": ("--variants", "transformer,reformer"),
     "OMP_NUM_THREADS=1 reformer-bench run --suite ci --device cpu --out run": (
         "--variants",

@@ -36,28 +36,40 @@ def model_options(command: Command) -> Command:
             default=("reformer",),
             show_default=True,
             metavar="NAME",
-            help="A model of Table 3, or all. Repeatable.",
+            help="The model: a preset such as reformer or flash-transformer, or all. Repeatable.",
         ),
         click.option(
             "--set",
             "settings",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Change the model, e.g. model.n_layers=12. Repeatable.",
+            help="Change a setting of the model, e.g. model.n_layers=12. Repeatable.",
         ),
-        click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float64"])),
+        click.option(
+            "--batch",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Sequences in a batch.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float64"]),
+            help="What the sublayers compute in (default: float32).",
+        ),
         click.option(
             "--workload",
             type=click.Choice(["train_step", "forward", "attention"]),
             default="train_step",
             show_default=True,
+            help="What is run: a training step, a forward pass, or one attention layer.",
         ),
         click.option(
             "--optimizer",
             type=click.Choice(["adam", "adafactor", "none"]),
             default="adam",
             show_default=True,
+            help="The optimizer of a training step.",
         ),
     )
     for option in reversed(options):
@@ -71,10 +83,12 @@ def target_options(command: Command) -> Command:
         "--device-profile",
         "device",
         metavar="NAME",
-        help=f"Whose memory it is to fit in: {', '.join(DEVICE_PROFILES)}.",
+        help=f"The device it has to fit on: {', '.join(DEVICE_PROFILES)}.",
     )
     budget = click.option(
-        "--memory-budget", metavar="SIZE", help="What it is to fit in instead, e.g. 16GiB."
+        "--memory-budget",
+        metavar="SIZE",
+        help="The memory it has to fit in, instead of a device's, e.g. 16GiB.",
     )
     return profile(budget(command))
 

@@ -21,7 +21,7 @@ EXIT_NOTHING = 4
     "formats",
     default="png,svg",
     show_default=True,
-    help="One or more of png, svg, pdf, with commas.",
+    help="One or more of png, svg and pdf, separated by commas.",
 )
 @click.option(
     "--quantity",

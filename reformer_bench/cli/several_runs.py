@@ -43,6 +43,6 @@ def load_records(runs: tuple[Path, ...]) -> list[Record]:
     if len(devices) > 1:
         (one, first), (other, second), *_ = devices.items()
         raise InputError(
-            f"{first} was measured on {one!r} and {second} on {other!r}: one machine at a time"
+            f"{first} was measured on {one!r} and {second} on {other!r}: give one machine's runs"
         )
     return records

@@ -167,11 +167,12 @@ class NvmlSampler:
             notes.append("power and energy are of the whole GPU, not of a MIG instance: left out")
         if not process_seen and self._process_hidden:
             notes.append(
-                "NVML lists this process without its memory; the device's growth stands in"
+                "NVML lists this process without its memory; the growth of the device's memory is "
+                "recorded instead"
             )
         elif not process_seen:
             notes.append(
-                f"NVML lists no process with our id {os.getpid()}, as in a container; the device's "
-                "growth stands in, and other processes on the device are in it"
+                f"NVML lists no process with our id {os.getpid()}, as in a container; the growth "
+                "of the device's memory is recorded instead, other processes' included"
             )
         return tuple(notes)

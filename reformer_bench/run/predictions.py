@@ -95,7 +95,7 @@ def over_budget_message(peak_bytes: int, budget_bytes: int) -> str:
     """Why a case is not started."""
     return (
         f"not started: predicted to take {format_bytes(peak_bytes)}, "
-        f"more than the {format_bytes(budget_bytes)} there are"
+        f"more than the {format_bytes(budget_bytes)} available"
     )
 
 
