@@ -59,7 +59,7 @@ class PeakMemory(ContextDecorator):
 
     @property
     def reading(self) -> PeakReading:
-        """The peak, how much of it was kept, and its allocations; there once the block has ended."""
+        """The peak, what of it was kept, and its allocations; there after the block."""
         if self._recording is None:
             raise RuntimeError("no block has run: enter it with `with`")
         return self._recording.reading

@@ -29,7 +29,7 @@ _TABLE_3_POWERS = {
     "reformer": (1, 0, 0),
 }
 _TABLE_3_AXES = (("length", "tokens"), ("layers", "layers"), ("d_ff", "d_ff"))
-"""In the words of an expectation, and as an axis."""
+"""Each axis of Table 3: its name in an expectation's words, and its name in code."""
 
 
 def _grows(k: int, text: str, axis: str) -> Expectation:
@@ -220,10 +220,10 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def judge_claims(records: Iterable[Record]) -> list[Verdict]:
-    """A verdict on every claim, in the paper's order.
+    """Judge every claim, in the order of the paper.
 
-    Where there are measurements, predictions for another kind of device count only for claims that
-    the device at hand can say nothing about.
+    Where something was measured, predictions for another kind of device count only for claims that
+    the measured device can say nothing about.
     """
     known = latest(records)
     measured = {record.environment.device_kind for record in known if is_measured(record)}
@@ -239,12 +239,12 @@ def judge_claims(records: Iterable[Record]) -> list[Verdict]:
 
 
 def is_judged(found: Verdict) -> bool:
-    """Whether the data said anything."""
+    """Whether the records said anything about the claim."""
     return found.outcome is not Outcome.NOT_MEASURABLE
 
 
 def bounds_text(expectation: Expectation) -> str:
-    """``1.75 to 2.25``, ``at most 0.25``."""
+    """Write the bounds as ``1.75 to 2.25`` or ``at most 0.25``."""
     low, high = expectation.low, expectation.high
     if expectation.unit == "bytes":
         return f"at most {high / GIB:g} GiB"

@@ -9,8 +9,9 @@ from reformer_bench.spec.record import Outcome, Record
 
 
 def smallest_peak(expectation: Expectation, records: Records) -> Finding:
-    """The smallest measured peak; else the smallest prediction for a case that was not seen to run
-    out of memory; with the model it belongs to."""
+    """Find the smallest measured peak, or else the smallest predicted one of a case that was not
+    seen to run out of memory, and name its model.
+    """
     ended = [(peak, r) for r in records if (peak := _measured_peak(r)) is not None]
     if ended:
         peak, record = min(ended, key=lambda item: item[0])

@@ -1,6 +1,6 @@
-"""Today: what has to be said beside the paper's claims, from the same records.
+"""Today: what has come into use after the paper, judged from the same records.
 
-Fused attention, activation checkpointing and bfloat16 came into use after the paper.
+That is fused attention, activation checkpointing and bfloat16.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIGURES: tuple[tuple[str, Figure], ...] = (
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
-    """Sentences, each with the figures it rests on; none where nothing was measured."""
+    """Return sentences, each with the figures it rests on; none where nothing was measured."""
     usable = [r for r in latest(records) if r.outcome is Outcome.OK and is_measured(r)]
     found = [
         _rivalry(usable, suite, one, other, name, figure)
@@ -46,7 +46,7 @@ def remarks(records: Sequence[Record]) -> list[str]:
 def _rivalry(
     records: Sequence[Record], suite: str, one: str, other: str, name: str, figure: Figure
 ) -> str | None:
-    """From which length LSH takes less than fused attention."""
+    """Say from which length LSH attention takes less than fused attention."""
     curves = {
         variant: {
             float(record.case.length): value
@@ -73,7 +73,9 @@ def _rivalry(
 
 
 def _checkpointing(records: Sequence[Record]) -> str | None:
-    """How activations grow with depth, and what a step takes at the largest that all three have."""
+    """Say how activations grow with depth in each kind of stack, and what a step of the deepest
+    takes.
+    """
     by_residual = {
         residual: {
             record.case.model.n_layers: record
@@ -106,7 +108,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _narrow(records: Sequence[Record]) -> str | None:
-    """What bfloat16 sublayers change in a reversible model."""
+    """Say what bfloat16 sublayers change in a reversible model."""
     for narrow in records:
         if narrow.case.model.dtype != "bfloat16":
             continue

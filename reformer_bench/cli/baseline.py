@@ -1,4 +1,4 @@
-"""``reformer-bench baseline RUN``: keep a run's figures, for later runs to be checked against."""
+"""``reformer-bench baseline RUN`` keeps a run's figures, for later runs to be checked against."""
 
 from __future__ import annotations
 

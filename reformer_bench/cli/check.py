@@ -1,4 +1,4 @@
-"""``reformer-bench check``: compare a run with a baseline; the exit code says how it went."""
+"""``reformer-bench check`` compares a run with a baseline; the exit code says how it went."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BASELINES = Path("results/baselines")
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, as written."""
+    """The options as the user wrote them."""
 
     run: Path | None
     suite: str | None
@@ -108,7 +108,7 @@ def check(**options: object) -> int:
 
 
 def exit_code(comparison: Comparison) -> int:
-    """The worst that happened, as an exit code."""
+    """Return the exit code of the worst that happened to any case."""
     from reformer_bench.analysis.regression import Status
 
     if comparison.having(Status.REGRESSION, Status.NOW_OUT_OF_MEMORY):

@@ -1,4 +1,4 @@
-"""``reformer-bench claims RUN...``: what the records say of the paper's claims."""
+"""``reformer-bench claims RUN...`` says what runs say of the paper's claims."""
 
 from __future__ import annotations
 
@@ -87,8 +87,9 @@ def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
 
 
 def _one_model(records: list[Record]) -> None:
-    """InputError where a variant of a suite is one model in one record and another in the next: a
-    fit over both would measure the difference."""
+    """Raise InputError where a variant of a suite is one model in one record and another in the
+    next: a fit over both would measure the difference.
+    """
     first: dict[tuple[str, ...], Record] = {}
     for record in records:
         case = record.case

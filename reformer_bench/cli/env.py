@@ -1,4 +1,4 @@
-"""``reformer-bench env``: where a run would be made."""
+"""``reformer-bench env`` shows where a run would be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``reformer-bench export RUN``: a run as a file that other tools read."""
+"""``reformer-bench export RUN`` writes a run as a file that other tools read."""
 
 from __future__ import annotations
 

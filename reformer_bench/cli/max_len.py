@@ -1,4 +1,4 @@
-"""``reformer-bench max-len``: the longest sequence that fits, for each model."""
+"""``reformer-bench max-len`` finds the longest sequence that fits, for each model."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _case(options: dict[str, Any], fit_in: Target, length: int) -> Case:
 
 
 def _verified(line: _Line, options: dict[str, Any], fit_in: Target) -> _Line:
-    """The line with the record of its longest sequence, run in a worker as ``run`` does."""
+    """Return the line with the record of its longest sequence, run in a worker as ``run`` does."""
     from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.run.order import WorkOrder
 

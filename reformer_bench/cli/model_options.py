@@ -1,4 +1,4 @@
-"""Options of the commands that describe a model without a suite, and what they become."""
+"""The options of commands that describe a model without a suite, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Target:
-    """What the model is to fit in."""
+    """What the model has to fit in."""
 
     profile: DeviceProfile
     budget_bytes: int | None
-    """None: nothing is said about it."""
+    """None stands for no limit."""
 
 
 def model_options(command: Command) -> Command:
-    """--preset, --set, --batch, --dtype, --workload, --optimizer."""
+    """Add --preset, --set, --batch, --dtype, --workload and --optimizer to a command."""
     options = (
         click.option(
             "--preset",
@@ -78,7 +78,7 @@ def model_options(command: Command) -> Command:
 
 
 def target_options(command: Command) -> Command:
-    """--device-profile and --memory-budget."""
+    """Add --device-profile and --memory-budget to a command."""
     profile = click.option(
         "--device-profile",
         "device",
@@ -94,7 +94,7 @@ def target_options(command: Command) -> Command:
 
 
 def target(device: str | None, memory_budget: str | None) -> Target:
-    """What two options say. A budget counts before a device's memory."""
+    """Return what the two options say; a budget comes before a device's memory."""
     from reformer_bench.spec.units import parse_bytes
 
     profile = device_profile(device or "cpu")
@@ -110,7 +110,7 @@ def target(device: str | None, memory_budget: str | None) -> Target:
 
 
 def cases_of(options: dict[str, Any], seq_len: str, kind: str) -> list[Case]:
-    """The cases that the model options and lengths describe."""
+    """Return the cases that the model options and lengths describe."""
     from reformer_bench.run.adhoc import adhoc_cases, adhoc_suite, preset_names
 
     suite = adhoc_suite(

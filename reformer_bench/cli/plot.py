@@ -1,4 +1,4 @@
-"""``reformer-bench plot RUN``: the figures of a run."""
+"""``reformer-bench plot RUN`` draws the figures of a run."""
 
 from __future__ import annotations
 

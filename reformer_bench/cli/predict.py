@@ -1,4 +1,4 @@
-"""``reformer-bench predict``: what a model would take, with nothing run."""
+"""``reformer-bench predict`` says what a model would take, without running it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``reformer-bench recommend``: the fastest combination of switches that fits a budget."""
+"""``reformer-bench recommend`` names the fastest combination of switches that fits a budget."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def recommend(
 def _combinations(
     seq_len: str, settings: tuple[str, ...], fit_in: Target, attention: str | None
 ) -> list[Case]:
-    """Every combination at one length, with the user's settings on top."""
+    """Return every combination at one length, with the user's settings on top."""
     from reformer_bench.run import overrides
     from reformer_bench.run.expand import expand
     from reformer_bench.spec.suite import fields_of, find_suite
@@ -130,7 +130,7 @@ def _cost_text(cost: float, unit: str) -> str:
 
 
 def _title(cases: list[Case], fit_in: Target) -> str:
-    """What is chosen for: device, model and step."""
+    """Say what is chosen for: device, model and step."""
     from reformer_bench.spec.units import format_tokens
 
     case = cases[0]

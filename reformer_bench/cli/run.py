@@ -1,4 +1,4 @@
-"""``reformer-bench run``: measure a suite, show the result, and say where it is."""
+"""``reformer-bench run`` measures a suite, shows the result, and says where it is."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _measure(
 
 
 def _check_folder(folder: Path) -> None:
-    """InputError where a folder has files that are not a run's."""
+    """Raise InputError where a folder has files that aren't a run's."""
     from reformer_bench.store import RECORDS
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORDS).is_file():
@@ -209,7 +209,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _earlier(folder: Path, info: RunInfo, cases: list[Case], *, same_host: bool) -> Run | None:
-    """The run that a folder already holds, once it is sure that this one continues it."""
+    """Return the run that a folder already holds, once it is sure that this one continues it."""
     from reformer_bench.run.resume import check_continues
     from reformer_bench.store import RECORDS, load_run
 

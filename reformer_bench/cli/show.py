@@ -1,4 +1,4 @@
-"""``reformer-bench show RUN``: the tables of a run."""
+"""``reformer-bench show RUN`` prints the tables of a run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def show(
 
 
 def _baseline(run: Run, asked: str | None) -> str | None:
-    """The variant that figures are given as multiples of; None: none."""
+    """Return the variant that figures are given as multiples of; None stands for none."""
     from reformer_bench.spec.errors import InputError
 
     if asked is None:

@@ -1,4 +1,4 @@
-"""``reformer-bench suites``: what comes with the package to be measured."""
+"""``reformer-bench suites`` lists what comes with the package to be measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``reformer-bench validate``: predicted against measured memory, on random configurations."""
+"""``reformer-bench validate`` compares predicted with measured memory on random models."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torc
 
 
 def _parameter_dtype(config: ModelConfig) -> torch.dtype:
-    """Return the dtype of parameters and streams, which are wide even where sublayers use bfloat16."""
+    """Return the dtype of parameters and streams; they are wide even under bfloat16."""
     return torch.float64 if config.dtype == "float64" else torch.float32
 
 

@@ -1,4 +1,4 @@
-"""transformers' Reformers turned into ours, weights and all."""
+"""Turns transformers' Reformers into ours, weights included."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LAYER_NAMES = {
     "feed_forward.outer.weight": "feed_forward.output.dense.weight",
     "feed_forward.outer.bias": "feed_forward.output.dense.bias",
 }
-"""Our names inside a layer, and theirs; projections are named alike."""
+"""Our names inside a layer, with theirs; projections are named alike."""
 
 
 def to_native(hf_model: Any, length: int | None = None) -> ReformerLM:
@@ -60,9 +60,9 @@ def to_native(hf_model: Any, length: int | None = None) -> ReformerLM:
 
 
 def with_weights_of(config: ModelConfig, hf_model: Any) -> ReformerLM:
-    """Our model of a config with the weights of one of transformers'.
+    """Build our model of a config with the weights of one of transformers' models.
 
-    Raises RuntimeError from torch where the config's shapes are others than the weights'.
+    Raises RuntimeError from torch where the shapes that the config asks for are not the weights'.
     """
     with torch.device("meta"):
         native = ReformerLM(config)
@@ -73,7 +73,8 @@ def with_weights_of(config: ModelConfig, hf_model: Any) -> ReformerLM:
 
 
 def load_checkpoint(folder: Path, config: ModelConfig) -> ReformerLM:
-    """Our model of a config with the weights of a folder saved by transformers, on the CPU.
+    """Build our model of a config with the weights of a folder saved by transformers, on
+    the CPU.
 
     Nothing is fetched from anywhere. Raises InputError where the folder or the library is missing.
     """
@@ -91,7 +92,7 @@ def load_checkpoint(folder: Path, config: ModelConfig) -> ReformerLM:
 
 
 def native_state(hf_model: Any, config: ModelConfig) -> dict[str, Tensor]:
-    """The state_dict of our model, from the weights of theirs."""
+    """Return the state_dict of our model, from the weights of theirs."""
     theirs = {name: p.detach() for name, p in hf_model.named_parameters()}
     embeddings, encoder = "reformer.embeddings", "reformer.encoder"
     # Where the decoder has no bias of its own, lm_head.bias exists but is never added.

@@ -1,4 +1,5 @@
-"""What a transformers ReformerConfig says, in the fields of our ModelConfig. No torch.
+"""Says in the fields of our ModelConfig what a transformers ReformerConfig says. It needs
+no torch.
 
 ``config`` is the mapping of a config.json, or of ``ReformerConfig.to_dict()``.
 """
@@ -30,7 +31,7 @@ SHAPING = (
     "axial_shape",
     "axial_dims",
 )
-"""Fields that the weights themselves decide; any other may be changed beside a checkpoint."""
+"""The fields that the weights themselves decide; any other may be changed beside a checkpoint."""
 
 _HOW_NOT_WHAT = ("ff_chunks", "loss_chunks", "dtype")
 
@@ -112,7 +113,9 @@ def with_buckets(config: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 
 def differences(config: Mapping[str, Any]) -> list[str]:
-    """What our model of ``native_fields`` does differently in training; in evaluation nothing."""
+    """Say what our model of ``native_fields`` does otherwise in training; in evaluation it is
+    nothing.
+    """
     found = []
     if config["hidden_dropout_prob"]:
         found.append("dropout after each sublayer, not inside feed-forward layers and the head")
@@ -124,7 +127,7 @@ def differences(config: Mapping[str, Any]) -> list[str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a folder that transformers saved a Reformer into.
+    """Read the config.json of a folder that transformers saved a Reformer into.
 
     Raises InputError where there is none, or where it is another model's.
     """
@@ -145,7 +148,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def checkpoint_fields(folder: Path) -> dict[str, Any]:
-    """``native_fields`` of a saved model, without those that a suite is there to choose.
+    """Return ``native_fields`` of a saved model, without those that a suite is there to
+    choose.
 
     Raises InputError for what can't be measured.
     """
@@ -159,7 +163,7 @@ def checkpoint_fields(folder: Path) -> dict[str, Any]:
 
 
 def _check(config: Mapping[str, Any]) -> None:
-    """ValueError for the first key that says something ours has no switch for."""
+    """Raise ValueError for the first key that says something ours has no switch for."""
     layers = list(config["attn_layers"])
     if not layers or not set(layers) <= {"lsh", "local"}:
         raise ValueError(f"attn_layers = {layers}: expected 'lsh' and 'local' only")

@@ -1,4 +1,4 @@
-"""One case in detail: every peak under its own name, every phase, every time."""
+"""One case in detail: every peak under the name of what measured it, every phase, every time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STEP_COLUMNS = ("cold", "warm")
 
 
 def case_block(record: Record) -> RenderableType:
-    """A title, the figures of the whole case, and a table of its phases."""
+    """Show a title, the figures of the whole case, and a table of its phases."""
     row = case_row(record)
     parts: list[RenderableType] = [_title(record)]
     if record.message:
@@ -38,7 +38,7 @@ def case_block(record: Record) -> RenderableType:
 
 
 def case_facts(record: Record) -> dict[str, str]:
-    """Figures of the whole case as text, by name; what was not measured is left out."""
+    """Return the figures of the whole case as text, by name; what was not measured is left out."""
     row = case_row(record)
     facts = {
         "allocated": format_bytes(row["peak_bytes"]) if row["peak_bytes"] is not None else None,
@@ -101,7 +101,7 @@ def _bytes(count: int | None) -> str | None:
 
 
 def _milliseconds(value: float | None) -> str | None:
-    """Milliseconds, or seconds from ten on, in three figures."""
+    """Write milliseconds, or seconds from ten on, in three figures."""
     if value is None:
         return None
     if value < 10_000:

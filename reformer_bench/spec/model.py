@@ -73,12 +73,15 @@ class ModelConfig(BaseModel):
     d_model: PositiveInt = 256
     """Width of the activations between layers."""
     n_layers: PositiveInt = 2
+    """How many layers there are, each of attention and feed-forward."""
     n_heads: PositiveInt = 4
+    """How many heads attention has."""
     d_head: PositiveInt | None = None
     """Width of one head. None stands for d_model / n_heads."""
     d_ff: PositiveInt = 1024
     """Width inside the feed-forward layers."""
     activation: Literal["gelu", "relu"] = "gelu"
+    """The function between the two products of a feed-forward layer."""
 
     attention: Annotated[tuple[Attention, ...], BeforeValidator(_as_tuple)] = (Attention.LSH,)
     """Kind of attention: one for all layers, or a pattern repeated over the layers."""

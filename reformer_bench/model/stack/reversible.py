@@ -1,4 +1,5 @@
-"""Reversible layers: two streams, nothing kept, the backward pass in one sweep.
+"""Reversible layers: two streams and nothing else is kept, and the backward pass undoes
+the layers.
 
 y₁ = x₁ + Attention(x₂); y₂ = x₂ + FeedForward(y₁) (paper, section 3; Gomez et al. 2017).
 """
@@ -23,7 +24,9 @@ Streams = tuple[FixedStream, FixedStream] | tuple[FloatStream, FloatStream]
 
 
 def open_streams(x_PM: Tensor, *, exact: bool) -> Streams:
-    """Both streams, each the embedding to begin with. May take over the memory of ``x``."""
+    """Return both streams, each the embedding to begin with; the memory of ``x`` may be
+    taken over.
+    """
     if exact:
         first = FixedStream(x_PM)
         return first, first.copy()
@@ -31,7 +34,7 @@ def open_streams(x_PM: Tensor, *, exact: bool) -> Streams:
 
 
 def run_forward(layers: Sequence[Layer], streams: Streams, step: Step, feed: ParameterFeed) -> None:
-    """Replaces the streams' contents by what the layers make of them."""
+    """Replace the streams' contents by what the layers make of them."""
     largest: Tensor | None = None
     for i, (sublayer, params) in enumerate(feed.over(_order(layers))):
         sink, source = streams if i % 2 == 0 else streams[::-1]
@@ -51,8 +54,9 @@ def run_backward(
     step: Step,
     feed: ParameterFeed,
 ) -> list[Tensor]:
-    """Undoes the layers, last first; turns, in place, the gradients of what they gave into those
-    of what they took. Returns the parameters' gradients in the order of the layers' parameters."""
+    """Undo the layers, last first, and turn, in place, the gradients of what they gave into those
+    of what they took. Return the parameters' gradients in the order of the layers' parameters.
+    """
     collected: list[list[Tensor]] = []
     for i, (sublayer, params) in enumerate(feed.over(_order(layers)[::-1])):
         sink, source = streams if i % 2 else streams[::-1]
@@ -79,7 +83,7 @@ def _check_range(largest: Tensor, limit: float) -> None:
 
 
 class _ReversibleStack(torch.autograd.Function):
-    """Activations in, both streams out; keeps the two streams."""
+    """A function from activations to both streams, which keeps the two streams."""
 
     @staticmethod
     def forward(
@@ -113,14 +117,16 @@ class _ReversibleStack(torch.autograd.Function):
 def reversible_stack(
     layers: Sequence[Layer], x_BLM: Tensor, step: Step, feed: ParameterFeed, *, exact: bool
 ) -> tuple[Tensor, Tensor]:
-    """Both streams [B, L, M] after the layers, differentiable."""
+    """Return both streams [B, L, M] after the layers, differentiably."""
     parameters = [p for layer in layers for p in layer.parameters()]
     return _ReversibleStack.apply(layers, step, feed, exact, x_BLM, *parameters)
 
 
 class _ReversibleLoss(torch.autograd.Function):
-    """Tokens in, loss out: embedding, layers and head in one, so that the backward pass holds two
-    streams, their gradients, the parameters' gradients and one part, and nothing else."""
+    """A function from tokens to the loss: embedding, layers and head in one, so that the backward
+    pass holds two streams, their gradients, the parameters' gradients and one part, and nothing
+    else.
+    """
 
     @staticmethod
     def forward(
@@ -167,7 +173,7 @@ def _params(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def reversible_loss(model: Any, step: Step, tokens_BL: Tensor, targets_BL: Tensor) -> Tensor:
-    """Mean cross-entropy of a reversible model, differentiable once."""
+    """Return the mean cross-entropy of a reversible model, which can be differentiated once."""
     return _ReversibleLoss.apply(model, step, tokens_BL, targets_BL, *model.parameters())
 
 
