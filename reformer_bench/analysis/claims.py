@@ -55,7 +55,7 @@ _ACCURACY = {
     "suites": (),
     "expectations": (),
     "evidence": evidence.accuracy,
-    "why_not": "takes training to the end, and no suite trains a model",
+    "why_not": "takes a model trained to the end, and no suite trains one",
 }
 
 CLAIMS: tuple[Claim, ...] = (

@@ -59,7 +59,8 @@ def _rivalry(
     shared = sorted(set(curves[one]) & set(curves[other]))
     if not shared:
         return None
-    where = f"({suite}, {format_tokens(int(shared[0]))} to {format_tokens(int(shared[-1]))} tokens)"
+    ends = (format_tokens(int(length)) for length in sorted({shared[0], shared[-1]}))
+    where = f"({suite}, {' to '.join(ends)} tokens)"
     if ahead_all_along(curves[one], curves[other]):
         return f"{one} takes less {name} than {other} at every length measured {where}."
     found = crossover(curves[one], curves[other])

@@ -66,5 +66,11 @@ def test_depth_and_dtype_are_compared_by_their_own_figures():
     assert "0.50 times the time" in narrow
 
 
+def test_a_single_length_is_no_range():
+    pair = ("reformer", 50.0), ("flash-transformer", 100.0)
+    records = [record(name, 512, samples_ms=[ms, ms], suite="seq-scaling") for name, ms in pair]
+    assert remarks(records)[0].endswith("at every length measured (seq-scaling, 512 tokens).")
+
+
 def test_nothing_measured_nothing_said():
     assert remarks([]) == []
