@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """``reformer_bench.predict``, without importing torch for those who don't use it."""
+    """Give ``reformer_bench.predict``, importing torch only for those who use it."""
     if name == "predict":
         import importlib
 

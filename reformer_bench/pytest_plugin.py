@@ -1,6 +1,6 @@
 """The pytest plugin: limits on a test's peak memory, and benchmarks whose memory must not grow.
 
-Idle unless used: it imports no torch before a test asks for a peak.
+It does nothing until a test uses it, and imports no torch before that.
 """
 
 from __future__ import annotations
@@ -24,17 +24,26 @@ if TYPE_CHECKING:
 _MARKER = "limit_peak_memory"
 _SHOWN_SIZES = 6
 _SAME = ("torch_version", "torch_threads")
-"""What must be the same in two benchmarks for their bytes to be compared."""
+"""What has to be the same in two benchmarks before their bytes are compared."""
 
 _BASELINE = pytest.StashKey[Mapping[str, Mapping[str, Any]]]()
 
 
 class PeakMemory(ContextDecorator):
-    """Measures the peak memory of a block or of a function, and fails above a limit.
+    """Measures the peak memory of a block or of a function, and fails the test above a limit.
 
-    ``limit`` is a size such as ``"512 MiB"`` or a number of bytes; None: no limit, the figures are
-    read afterwards. Device and metric as in ``record_peak``. Each call of a decorated function is
-    measured by itself.
+    It is a context manager and a decorator; each call of a decorated function is measured by
+    itself.
+
+    Args:
+        limit: The most the block may allocate: a size such as ``"512 MiB"``, or a number of bytes.
+            None sets no limit; the figures can be read afterwards.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``, as in ``record_peak``.
+        metric: ``allocated`` or ``predicted``, as in ``record_peak``.
+
+    Raises:
+        ValueError: The limit is no size, or there is no device or metric of that name.
+        RuntimeError: The CUDA device isn't there.
     """
 
     def __init__(
@@ -50,18 +59,21 @@ class PeakMemory(ContextDecorator):
 
     @property
     def reading(self) -> PeakReading:
-        """Peak, what of it was kept, and the allocations it was made of; after the block."""
+        """The peak, what of it was kept, and its allocations; there after the block."""
         if self._recording is None:
             raise RuntimeError("no block has run: enter it with `with`")
         return self._recording.reading
 
     @property
     def peak_bytes(self) -> int:
-        """The peak; after the block."""
+        """The peak in bytes; there once the block has ended."""
         return self.reading.peak_bytes
 
     def extra_info(self) -> dict[str, Any]:
-        """For ``benchmark.extra_info.update(...)``: the peak, and what it may be compared with."""
+        """Return the peak in bytes and what it may be compared with.
+
+        It is meant for ``benchmark.extra_info.update(...)`` of pytest-benchmark.
+        """
         import torch
 
         return {
@@ -71,7 +83,7 @@ class PeakMemory(ContextDecorator):
         }
 
     def problem(self) -> str | None:
-        """Peak, limit and breakdown where the peak is over the limit; None where it is not."""
+        """Return what the test fails with when the peak is over the limit; None when it is not."""
         if self.limit_bytes is None or self.peak_bytes <= self.limit_bytes:
             return None
         return _over(self.reading, self.limit_bytes)
@@ -80,7 +92,7 @@ class PeakMemory(ContextDecorator):
         return PeakMemory(self.limit_bytes, self._device, self._metric)
 
     def measure(self, stack: ExitStack) -> None:
-        """Measure until the stack is left, and judge nothing."""
+        """Measure until the stack is left, without judging the peak."""
         from reformer_bench.measure.peak import record_peak
 
         self._recording = stack.enter_context(record_peak(self._device, self._metric))
@@ -120,12 +132,17 @@ def _exact(count: int) -> str:
 
 @pytest.fixture
 def peak_memory() -> type[PeakMemory]:
-    """``with peak_memory("512 MiB", device="cpu"):`` or ``@peak_memory("512 MiB")``."""
+    """Limit the peak memory of part of a test.
+
+    It is used as ``with peak_memory("512 MiB", device="cpu") as peak:``, or as the decorator
+    ``@peak_memory("512 MiB")``. Afterwards ``peak.reading`` has the figures, in bytes; see
+    ``PeakMemory`` for the arguments.
+    """
     return PeakMemory
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options that compare benchmarks' memory."""
+    """Add the options that compare the memory of benchmarks."""
     group = parser.getgroup("reformer-bench")
     group.addoption(
         "--memory-compare",
@@ -142,7 +159,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, and read what benchmarks are compared with."""
+    """Make the marker known, and read the file that benchmarks are compared with."""
     config.addinivalue_line(
         "markers",
         f'{_MARKER}(limit, device="auto", metric="allocated"): fail a test whose peak memory is '
@@ -159,7 +176,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Measure a test that is marked, and compare one that has benchmarked."""
+    """Measure a test that has the marker, and compare one that has run a benchmark."""
     marker = item.get_closest_marker(_MARKER)
     if marker is None:
         result = yield
@@ -174,7 +191,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def _begun(marker: pytest.Mark, stack: ExitStack) -> PeakMemory:
-    """The measurement that a marker asks for, under way; the test fails where it can't be."""
+    """Begin the measurement that a marker asks for; the test fails where that can't be done."""
 
     def begin(
         limit: str | int, device: str = "auto", metric: PeakMetric = "allocated"
@@ -198,7 +215,7 @@ def _fail_for(problem: str | None) -> None:
 
 
 def _growth(item: pytest.Item, baseline: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """How a benchmark's memory grew since the file; None where it hasn't, or there is none."""
+    """Say how a benchmark's memory grew since the file; None where it hasn't, or isn't in it."""
     benchmark = getattr(item, "funcargs", {}).get("benchmark")
     now = {} if benchmark is None else benchmark.extra_info
     if not any(key.endswith("_bytes") for key in now):
@@ -222,7 +239,7 @@ def _growth(item: pytest.Item, baseline: Mapping[str, Mapping[str, Any]]) -> str
 
 
 def _load(file: Path) -> dict[str, dict[str, Any]]:
-    """Each benchmark's extra_info, by its full name."""
+    """Read each benchmark's extra_info, by the benchmark's full name."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         return {one["fullname"]: one["extra_info"] for one in data["benchmarks"]}

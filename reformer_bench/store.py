@@ -1,4 +1,6 @@
-"""The only reader and writer of result files: run folders (run.json, records.jsonl), baselines."""
+"""Reads and writes result files, as the only module: run folders (run.json, records.jsonl) and
+baselines.
+"""
 
 from __future__ import annotations
 
@@ -29,36 +31,36 @@ class RunInfo(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     suite: Suite
-    """As resolved: with everything the command line changed."""
+    """The suite as it was run, with everything that the command line changed."""
     device: str
     memory_budget_bytes: int | None = None
     command: tuple[str, ...] = ()
     started_at: str
-    """ISO 8601, UTC."""
+    """When the run began, in ISO 8601, UTC."""
     environment: Environment
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as read back."""
+    """A run as it was read back."""
 
     path: Path
-    """The folder, or the records file it was read from."""
+    """The folder, or the records file that it was read from."""
     records: list[Record]
     info: RunInfo | None = None
     """None where only a records file was given, or a folder without run.json."""
     notes: tuple[str, ...] = field(default=())
-    """What the reader had to pass over, a line each."""
+    """What the reader had to pass over, a line for each."""
 
 
 def run_folder_name(suite: str, device: str, at: datetime | None = None) -> str:
-    """``<suite>-<UTC time>-<device>``, safe as a file name everywhere."""
+    """Return ``<suite>-<UTC time>-<device>``, which is safe as a file name everywhere."""
     moment = (at or datetime.now(UTC)).astimezone(UTC)
     return f"{suite}-{moment:%Y%m%dT%H%M%SZ}-{device.replace(':', '')}"
 
 
 def load_run(path: Path | str) -> Run:
-    """A run from its folder or from a records file.
+    """Load a run from its folder or from a records file.
 
     A last line that is cut short (the writer was killed) is passed over and noted. Raises
     InputError naming file and line where a line is corrupt or of a newer schema.
@@ -78,7 +80,7 @@ def load_run(path: Path | str) -> Run:
 
 
 def load_info(folder: Path) -> RunInfo:
-    """What run.json of a folder says. Raises InputError where it can't be understood."""
+    """Return what run.json of a folder says; InputError where it can't be understood."""
     file = folder / RUN_INFO
     data = _parse(file.read_text(encoding="utf-8"), str(file))
     return validated(RunInfo, data, where=str(file))
@@ -101,7 +103,7 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def load_baseline(path: Path) -> list[Record]:
-    """The records of a baseline file, or of a run.
+    """Load the records of a baseline file, or of a run.
 
     Raises InputError where there is none, or it is corrupt or of a newer version.
     """

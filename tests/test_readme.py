@@ -45,6 +45,16 @@ def test_tables_are_what_the_reference_runs_print(title, pattern):
     assert shown <= printed
 
 
+def test_notes_under_the_first_table_are_what_the_reference_run_prints():
+    (folder,) = REFERENCE.glob("seq-scaling-*")
+    printed = export_markdown(load_run(folder).records, "summary", None).splitlines()
+    shown = re.findall(
+        r"^(?:Peak|Throughput|Time limit|AMD EPYC).*\.$", section("What it prints"), re.MULTILINE
+    )
+    assert len(shown) == 4
+    assert set(shown) <= set(printed)
+
+
 def test_the_suite_that_is_shown_is_one(tmp_path):
     text = README.split("```toml\nname = ", 1)[1].split("```", 1)[0]
     (tmp_path / "mine.toml").write_text(f"name = {text}")

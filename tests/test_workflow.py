@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from reformer_bench.cli.main import COMMANDS, cli
+from reformer_bench.store import load_baseline
 
 WORKFLOW = Path(__file__).parent.parent / "docs" / "github-workflow.yml"
 
@@ -22,6 +23,18 @@ def test_it_is_valid_by_githubs_schema():
         [*command, "vendor.github-workflows", str(WORKFLOW)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_measures_as_its_baseline_was_measured():
+    environment = load_baseline(WORKFLOW.parents[1] / setting("BASELINE"))[0].environment
+    assert int(setting("OMP_NUM_THREADS")) == environment.torch_threads
+    assert environment.torch_version == f"{setting('TORCH')}+cpu"
+
+
+def setting(name: str) -> str:
+    found = re.search(rf'^ *{name}: "?([^"\n]+)"?$', WORKFLOW.read_text(), flags=re.MULTILINE)
+    assert found
+    return found[1]
 
 
 CALLS = re.findall(r"reformer-bench ([a-z-]+)((?: .*\n?)*?)(?=\n\s*-|\Z)", WORKFLOW.read_text())

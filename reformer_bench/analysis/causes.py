@@ -1,4 +1,4 @@
-"""Causes: which parts of the memory at a peak grew, from the breakdowns of two records."""
+"""Causes: which parts of the memory at a peak grew between two records."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from reformer_bench.spec.record import Memory, Phase, Record
 
 @dataclass(frozen=True)
 class Growth:
-    """A kind of memory at the peak, or that kind in one part of the model, then and now."""
+    """How a kind of memory at the peak changed, in the whole model or in one part of it."""
 
     kind: str
-    """parameters, gradients, optimizer, activations or temporaries."""
+    """One of parameters, gradients, optimizer, activations and temporaries."""
     old_bytes: int
     new_bytes: int
     place: str | None = None
-    """Part of the model (``layers.3.feed_forward``); None: the whole of it."""
+    """The part of the model (``layers.3.feed_forward``). None stands for the whole model."""
 
     @property
     def bytes(self) -> int:
-        """By how much it grew."""
+        """How much it grew."""
         return self.new_bytes - self.old_bytes
 
 
 def growths(old: Record, new: Record) -> tuple[Growth, ...]:
-    """Kinds of memory that grew at the peak, largest growth first; () without breakdowns."""
+    """Return the kinds of memory that grew at the peak, largest growth first; none without
+    breakdowns.
+    """
     before, now = (_breakdown(record.memory) for record in (old, new))
     if before is None or now is None:
         return ()
@@ -34,7 +36,9 @@ def growths(old: Record, new: Record) -> tuple[Growth, ...]:
 
 
 def place_growths(old: Record, new: Record) -> tuple[Growth, ...]:
-    """The same by part of the model, where both records have the predicted peak's places."""
+    """Return the same for each part of the model, where both records tell the parts of the
+    predicted peak.
+    """
     before, now = old.memory.predicted_places, new.memory.predicted_places
     if before is None or now is None:
         return ()
@@ -50,7 +54,7 @@ def place_growths(old: Record, new: Record) -> tuple[Growth, ...]:
 
 
 def peak_phase(record: Record) -> Phase | None:
-    """In which phase the breakdown was taken."""
+    """Return the phase in which the breakdown was taken."""
     allocator = record.memory.allocator
     return None if allocator is None else allocator.breakdown_phase
 

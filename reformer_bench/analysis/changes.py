@@ -1,4 +1,4 @@
-"""Changes: the figures of two records of one case, one by one, each judged by its tolerance."""
+"""Changes: the figures of two records of one case, each judged by its tolerance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Step = Literal["cold", "warm"]
 
 
 class Verdict(StrEnum):
-    """What became of one figure."""
+    """How a figure has changed."""
 
     OK = "ok"
     REGRESSION = "regression"
@@ -26,22 +26,22 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Figure:
-    """Which figure of a record: who saw it, and of a single phase, which."""
+    """Which figure of a record is meant: what measured it, and in which phase."""
 
     metric: Metric
     step: Step | None = None
     phase: Phase | None = None
-    """None: the highest of all phases."""
+    """None stands for the highest of all phases."""
 
     @property
     def unit(self) -> Literal["bytes", "ms"]:
-        """What it is counted in."""
+        """The unit that the figure is counted in."""
         return "ms" if self.metric is Metric.TIME else "bytes"
 
 
 @dataclass(frozen=True)
 class Change:
-    """A figure then and now, and whether its tolerance lets that pass."""
+    """The old and the new value of a figure, and whether its tolerance allows the change."""
 
     figure: Figure
     old: float
@@ -49,21 +49,23 @@ class Change:
     tolerance: Tolerance
     verdict: Verdict
     p_value: float | None = None
-    """Of time: how likely samples this much slower (or faster) are by chance."""
+    """For times: how likely samples differ this much by chance."""
 
     @property
     def share(self) -> float | None:
-        """Growth as a share of the old figure; None where that is zero."""
+        """The growth as a share of the old value; None where that is zero."""
         return (self.new - self.old) / self.old if self.old else None
 
     @property
     def is_gated(self) -> bool:
-        """Whether its verdict counts."""
+        """Whether the verdict decides about the exit code."""
         return self.tolerance.gate
 
 
 def figures(record: Record) -> dict[Figure, float]:
-    """Every figure of a record that is compared: bytes, and the median time of a warm step."""
+    """Return every figure of a record that is compared: bytes, and the median time of a
+    warm step.
+    """
     found: dict[Figure, float] = {}
     memory, allocator = record.memory, record.memory.allocator
     if allocator is not None:
@@ -88,17 +90,17 @@ def figures(record: Record) -> dict[Figure, float]:
 
 
 def samples_ms(record: Record) -> list[float]:
-    """Times of the warm steps."""
+    """Return the times of the warm steps."""
     return [] if record.timing is None else [sample.total_ms for sample in record.timing.warm]
 
 
 def change_of(
     figure: Figure, old: float, new: float, tolerance: Tolerance, samples: tuple[list[float], ...]
 ) -> Change:
-    """A figure's change and its verdict.
+    """Compare the old and the new value of a figure, and judge the change.
 
-    ``samples`` are the times then and now. Time changes only where, besides its median, the
-    samples differ by more than chance (Mann-Whitney's test, one-sided).
+    ``samples`` are the times of both records. A time counts as changed only where its median left
+    the tolerance and the samples differ by more than chance (Mann-Whitney's test, one-sided).
     """
     verdict = Verdict.OK
     if not tolerance.allows(old, new):
@@ -114,7 +116,7 @@ def change_of(
 
 
 def _p_value(faster: list[float], slower: list[float]) -> float:
-    """How likely it is by chance that ``slower`` is so much slower."""
+    """Return how likely it is by chance that ``slower`` is so much slower."""
     from scipy.stats import mannwhitneyu
 
     return float(mannwhitneyu(slower, faster, alternative="greater").pvalue)

@@ -12,7 +12,7 @@ from reformer_bench.spec.case import Case
 from reformer_bench.spec.record import Outcome, Record
 
 Foretold = tuple[int, int]
-"""(peak in bytes, FLOPs of a step) of a case, from fake tensors."""
+"""The peak in bytes and the FLOPs of a step, as predicted for a case."""
 Speed = tuple[tuple[str, ...], str]
 """What decides how fast a device is: the attention of the layers, and the dtype."""
 
@@ -20,12 +20,13 @@ Speed = tuple[tuple[str, ...], str]
 def options_of(
     cases: Sequence[Case], records: Iterable[Record], foretell: Callable[[Case], Foretold]
 ) -> tuple[list[Option], str]:
-    """An option for each case, and the unit of all their costs: ``ms`` or ``FLOP``.
+    """Return an option for each case, and the unit of all their costs, ``ms`` or
+    ``FLOP``.
 
-    A case that a record has measured takes peak and time from it; one that ran out of memory there
-    is marked. The time of another is its FLOPs at the speed that measured cases of its attention
-    and dtype reached, or of its dtype alone. Where some case has no time that way, all costs are
-    FLOPs.
+    A case that a record has measured takes its peak and its time from there; one that ran out of
+    memory is marked. The time of any other case is estimated: its FLOPs, at the speed that measured
+    cases of the same attention and dtype reached, or of the same dtype. If a case is left without a
+    time, FLOPs are the cost of all.
     """
     found = [record for record in records if _is_told_of(record, cases)]
     by_case = {_what_is_run(record.case): record for record in found}
@@ -41,7 +42,7 @@ def options_of(
 
 
 def _is_told_of(record: Record, cases: Sequence[Case]) -> bool:
-    """Whether a record says anything of these cases: our own model, on their kind of device."""
+    """Whether a record is about one of these cases: our own model, on their kind of device."""
     kinds = {(case.device.partition(":")[0], case.workload) for case in cases}
     kind = record.environment.device_kind
     return record.case.implementation == "native" and (kind, record.case.workload) in kinds
@@ -57,7 +58,7 @@ def _draft(
     speeds: dict[Speed, float],
     foretell: Callable[[Case], Foretold],
 ) -> Option:
-    """The option in milliseconds where a time is known or can be estimated, else in FLOPs."""
+    """Make the option in milliseconds where a time is known or can be estimated, else in FLOPs."""
     if record is not None and _is_timed(record) and record.memory.peak_bytes is not None:
         time = step_ms(record)
         assert time is not None
@@ -73,7 +74,9 @@ def _draft(
 
 
 def _speeds(measured: Sequence[Record], foretell: Callable[[Case], Foretold]) -> dict[Speed, float]:
-    """FLOPs per millisecond that steps reached, by attention and dtype: medians over records."""
+    """Return the FLOPs per millisecond that steps reached, as medians over records, by attention
+    and dtype.
+    """
     found: dict[Speed, list[float]] = {}
     for record in measured:
         counted = record.timing.flops if record.timing is not None else None
@@ -85,6 +88,8 @@ def _speeds(measured: Sequence[Record], foretell: Callable[[Case], Foretold]) ->
 
 
 def _what_is_run(case: Case) -> str:
-    """All that decides a case's figures: not its names, its seed or which of equal devices."""
+    """Return all that decides a case's figures, which leaves out names, seed and the device's
+    number.
+    """
     plain = {"suite": "", "variant": "", "seed": 0, "device": case.device.partition(":")[0]}
     return case.model_copy(update=plain).id

@@ -29,7 +29,7 @@ _TABLE_3_POWERS = {
     "reformer": (1, 0, 0),
 }
 _TABLE_3_AXES = (("length", "tokens"), ("layers", "layers"), ("d_ff", "d_ff"))
-"""In the words of an expectation, and as an axis."""
+"""Each axis of Table 3: its name in an expectation's words, and its name in code."""
 
 
 def _grows(k: int, text: str, axis: str) -> Expectation:
@@ -55,7 +55,7 @@ _ACCURACY = {
     "suites": (),
     "expectations": (),
     "evidence": evidence.accuracy,
-    "why_not": "needs training to the end, which no suite does",
+    "why_not": "takes a model trained to the end, and no suite trains one",
 }
 
 CLAIMS: tuple[Claim, ...] = (
@@ -106,10 +106,10 @@ CLAIMS: tuple[Claim, ...] = (
         suites=("ff-chunks",),
         quantity="activation memory of a training step, in d_ff",
         expectations=(
-            constant("memory in chunks", "d_ff"),
+            constant("memory with chunks", "d_ff"),
             power(1, "memory without chunks", "d_ff"),
         ),
-        against="memory in chunks that grows with d_ff, or memory without that does not",
+        against="memory with chunks that grows with d_ff, or memory without chunks that does not",
         evidence=evidence.ff_chunks,
     ),
     Claim(
@@ -143,7 +143,8 @@ CLAIMS: tuple[Claim, ...] = (
         "grows with the rounds.",
         source="Figure 4, section 4",
         suites=("hash-rounds",),
-        quantity="error of the output on planted neighbours, and time, in rounds",
+        quantity="error of the output where each query has a few close neighbours, and time, in "
+        "rounds",
         expectations=(
             falls("error of the output", "hash rounds"),
             power(1, "time of LSH attention", "hash rounds"),
@@ -182,16 +183,17 @@ CLAIMS: tuple[Claim, ...] = (
         "long sequences hide the transfer.",
         source="section 3",
         suites=("param-offload",),
-        quantity="memory of a GPU with swapping, in layers; time with over time without swapping",
+        quantity="memory of a GPU with swapping, in layers; time with swapping as a multiple of "
+        "time without",
         expectations=(
             constant("memory of the device with swapping", "layers"),
-            Expectation("time with swapping over time without", 0.0, 1.25, "ratio"),
+            Expectation("time with swapping as a multiple of time without", 0.0, 1.25, "ratio"),
         ),
         against="memory of the GPU that grows with layers, or a step a quarter slower",
         evidence=evidence.swap_params,
         elsewhere=True,
         why_not="parameters can only be swapped out of a device that has a memory of its own, and "
-        "no record of its suite on a GPU is among the runs",
+        "no run has a record of the suite param-offload on a GPU",
     ),
     Claim(
         id="shared-qk",
@@ -218,10 +220,10 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def judge_claims(records: Iterable[Record]) -> list[Verdict]:
-    """A verdict on every claim, in the paper's order.
+    """Judge every claim, in the order of the paper.
 
-    Where there are measurements, predictions for another kind of device count only for claims that
-    the device at hand can say nothing about.
+    Where something was measured, predictions for another kind of device count only for claims that
+    the measured device can say nothing about.
     """
     known = latest(records)
     measured = {record.environment.device_kind for record in known if is_measured(record)}
@@ -237,12 +239,12 @@ def judge_claims(records: Iterable[Record]) -> list[Verdict]:
 
 
 def is_judged(found: Verdict) -> bool:
-    """Whether the data said anything."""
+    """Whether the records said anything about the claim."""
     return found.outcome is not Outcome.NOT_MEASURABLE
 
 
 def bounds_text(expectation: Expectation) -> str:
-    """``1.75 to 2.25``, ``at most 0.25``."""
+    """Write the bounds as ``1.75 to 2.25`` or ``at most 0.25``."""
     low, high = expectation.low, expectation.high
     if expectation.unit == "bytes":
         return f"at most {high / GIB:g} GiB"

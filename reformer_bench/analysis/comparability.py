@@ -1,4 +1,4 @@
-"""Comparability: which figures of two environments may be compared, and what forbids the others."""
+"""Comparability: which figures of two environments may be compared, and what forbids it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _MACHINE = (
     "os",
     "python_version",
 )
-"""What decides the resident set, the driver's figures and time. Not which machine it is: those of
-one kind are alike."""
+"""What decides the resident set, the driver's figures and time: the kind of machine, not which
+machine of that kind it is."""
 
 _KERNEL = "settings.lsh_kernel"
 _LIBRARIES = {"transformers": "transformers", "reformer-pytorch": "reformer-pytorch"}
@@ -34,7 +34,7 @@ _LIBRARIES = {"transformers": "transformers", "reformer-pytorch": "reformer-pyto
 
 @dataclass(frozen=True)
 class Difference:
-    """What forbids a comparison: a field, as ``--allow`` takes it, and its two values."""
+    """What forbids a comparison: a field, named as ``--allow`` takes it, and its two values."""
 
     field: str
     old: object
@@ -45,10 +45,12 @@ class Difference:
 
 
 def differences(old: Record, new: Record, metric: Metric) -> tuple[Difference, ...]:
-    """What differs of everything that decides a metric, besides the code that is measured.
+    """Return what differs of everything that decides a metric, apart from the measured
+    code itself.
 
-    Predicted bytes need the same torch and number of threads; allocated and reserved ones on CUDA
-    the same device, driver and allocator settings too; everything else the same kind of machine.
+    Predicted bytes need the same version and number of threads of PyTorch. Allocated and reserved
+    bytes on CUDA also need the same device, driver and allocator settings. Everything else needs
+    the same kind of machine.
     """
     found = [
         Difference(f"env.{field}", before, now)
@@ -59,12 +61,12 @@ def differences(old: Record, new: Record, metric: Metric) -> tuple[Difference, .
 
 
 def accepted(difference: Difference, allowed: frozenset[str]) -> bool:
-    """Whether ``--allow`` names it; ``env.torch`` stands for everything of torch."""
+    """Whether ``--allow`` names the field; ``env.torch`` stands for all fields about PyTorch."""
     return any(_stands_for(name, difference.field) for name in allowed)
 
 
 def check_allowed(names: frozenset[str]) -> None:
-    """InputError for a name that stands for nothing that could differ."""
+    """Raise InputError for a name that no difference can have."""
     model = [f"case.model.{field}" for field in ModelConfig.model_fields]
     libraries = [f"env.packages.{name}" for name in _LIBRARIES]
     fields = [f"env.{field}" for field in _MACHINE] + libraries
@@ -89,15 +91,16 @@ def _fields(metric: Metric, old: Environment, new: Environment) -> tuple[str, ..
 
 
 def _library(old: Record, new: Record) -> list[Difference]:
-    """The other library's version, where it is other people's code that is measured."""
+    """Return the version of the other library, where other people's code is measured."""
     name = _LIBRARIES.get(new.case.implementation)
     versions = [r.environment.packages.get(name or "") for r in (old, new)]
     return [] if versions[0] == versions[1] else [Difference(f"env.packages.{name}", *versions)]
 
 
 def _case(old: Record, new: Record) -> list[Difference]:
-    """What the suite now asks for otherwise under the same name, and another kernel: another
-    algorithm, with memory of its own."""
+    """Return what differs in the case itself: another setting under the same name, or another
+    kernel, which is another algorithm with memory of its own.
+    """
     before, now = _flat(old.case), _flat(new.case)
     kernels = [record.settings.get("lsh_kernel") for record in (old, new)]
     if None not in kernels:

@@ -10,19 +10,20 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where the challenger starts to take less."""
+    """The length from which the challenger takes less."""
 
     length: float
     between: tuple[float, float]
-    """The measured lengths on either side."""
+    """The two measured lengths between which it lies."""
 
 
 def crossover(challenger: Mapping[float, float], other: Mapping[float, float]) -> Crossover | None:
-    """The length at which the challenger's figure falls below the other's, for good.
+    """Find the length from which the challenger's figure stays below the other's.
 
-    Figures by length; only lengths that both have count. Between the two lengths around it both
-    are taken to follow power laws. None where the challenger never starts to win in that range,
-    or wins all along: nothing is extrapolated.
+    Both arguments have figures by length; only lengths that both have count. Between the two
+    lengths around the crossover both figures are taken to follow power laws. The result is None
+    where the challenger never wins within the measured range, or wins in all of it: nothing is
+    extrapolated.
     """
     lengths = sorted(set(challenger) & set(other))
     gaps = [(x, math.log(challenger[x] / other[x])) for x in lengths]
@@ -38,6 +39,6 @@ def crossover(challenger: Mapping[float, float], other: Mapping[float, float]) -
 
 
 def ahead_all_along(challenger: Mapping[float, float], other: Mapping[float, float]) -> bool:
-    """Whether the challenger takes less at every length that both have, and there is one."""
+    """Whether the challenger takes less at each length that both have."""
     lengths = set(challenger) & set(other)
     return bool(lengths) and all(challenger[x] < other[x] for x in lengths)

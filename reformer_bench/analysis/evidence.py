@@ -1,4 +1,4 @@
-"""Evidence: for each claim of the paper a pure function from records to findings."""
+"""Evidence: for each claim of the paper, a function from records to findings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ Findings = tuple[Finding, ...]
 
 
 def quadratic_full(claim: Claim, records: Records) -> Findings:
-    """Full attention: memory and time L²; memory-efficient: memory L, time L²."""
+    """Look whether full attention takes memory and time of L², and memory-efficient attention
+    memory of L.
+    """
     found = of_suites(claim, records)
     full, lean = where(found, attention="full"), where(found, attention="memory_efficient")
     memory, time, lean_memory, lean_time = claim.expectations
@@ -40,14 +42,16 @@ def quadratic_full(claim: Claim, records: Records) -> Findings:
 
 
 def linear_lsh(claim: Claim, records: Records) -> Findings:
-    """LSH attention: memory and time about L."""
+    """Look whether LSH attention takes memory and time of about L."""
     lsh = where(of_suites(claim, records), attention="lsh")
     memory, time = claim.expectations
     return memory_growth(memory, lsh, length), time_growth(time, lsh, length)
 
 
 def depth_free(claim: Claim, records: Records) -> Findings:
-    """Activation memory in depth: constant for a reversible stack, linear for a residual one."""
+    """Look whether activation memory stays the same with depth in a reversible stack, and grows in
+    a residual one.
+    """
     found = at_longest(where(of_suites(claim, records), keep=_is_float32))
     reversible, standard = claim.expectations
     return (
@@ -61,7 +65,7 @@ def _is_float32(record: Record) -> bool:
 
 
 def ff_chunks(claim: Claim, records: Records) -> Findings:
-    """Activation memory in d_ff: constant in chunks, linear without."""
+    """Look whether activation memory stays the same with d_ff in chunks, and grows without them."""
     found = at_longest(of_suites(claim, records))
     chunked, whole = claim.expectations
     return (
@@ -71,7 +75,9 @@ def ff_chunks(claim: Claim, records: Records) -> Findings:
 
 
 def flat_speed(claim: Claim, records: Records) -> Findings:
-    """Time of a step at a fixed number of tokens: full attention rises with length, LSH not."""
+    """Look whether a step with a fixed number of tokens slows down with length, as it does in full
+    attention.
+    """
     found = of_suites(claim, records)
     rising, *flat = claim.expectations
     full = where(found, keep=lambda r: set(r.case.model.attention) != {"lsh"})
@@ -84,7 +90,9 @@ def flat_speed(claim: Claim, records: Records) -> Findings:
 
 
 def more_hashes(claim: Claim, records: Records) -> Findings:
-    """Error on planted neighbours falls with rounds; time grows with them."""
+    """Look whether more hash rounds lower the error for close neighbours, and what time
+    they take.
+    """
     lsh = at_longest(where(of_suites(claim, records), attention="lsh"))
     error, time = claim.expectations
     beside = []
@@ -101,7 +109,7 @@ def more_hashes(claim: Claim, records: Records) -> Findings:
 
 
 def _quality(inputs: str, which: str) -> Quantity:
-    """Relative error of the output, or the share of attention that no round sees."""
+    """Return the relative error of the output, or the share of attention that no round sees."""
 
     def of(record: Record) -> float | None:
         for quality in record.quality:
@@ -114,7 +122,7 @@ def _quality(inputs: str, which: str) -> Quantity:
 
 
 def million_tokens(claim: Claim, records: Records) -> Findings:
-    """The peak of a training step on a million tokens."""
+    """Look how much a training step on a million tokens takes."""
     (fits,) = claim.expectations
     found = where(
         records,
@@ -130,7 +138,9 @@ def million_tokens(claim: Claim, records: Records) -> Findings:
 
 
 def deep_64k(claim: Claim, records: Records) -> Findings:
-    """The peak of 20 layers of the paper's size at 64K tokens; depth costs nothing there."""
+    """Look how much 20 layers of the paper's size take at 64K tokens, and whether depth costs
+    memory there.
+    """
     fits, deep = claim.expectations
     reformers = where(records, attention="lsh", residual="reversible")
     size = where(
@@ -152,15 +162,18 @@ def deep_64k(claim: Claim, records: Records) -> Findings:
 
 
 def swap_params(claim: Claim, records: Records) -> Findings:
-    """Memory of a GPU with parameters swapped out, in depth; and what the transfer costs."""
+    """Look how a GPU's memory grows with depth when parameters are swapped out, and what the
+    transfer costs.
+    """
     kept, hidden = claim.expectations
     found = where(of_suites(claim, records), keep=lambda r: r.environment.device_kind == "cuda")
     return _left_on_device(kept, found), _transfer(hidden, found)
 
 
 def _left_on_device(expectation: Expectation, records: Records) -> Finding:
-    """The whole peak, in layers: copies of parameters that stayed would show in it. At the shortest
-    length, where parameters weigh most; without swapping beside it."""
+    """Fit the whole peak in layers, in which copies of parameters that stayed would show. The
+    shortest length is taken, where parameters weigh most.
+    """
     for quantity in (_peak("measured"), _peak("predicted")):
         known = [record for record in records if quantity.of(record) is not None]
         swapped, resident = (_offloading(known, where_to) for where_to in ("cpu", "none"))
@@ -192,7 +205,9 @@ def _peak(basis: Basis) -> Quantity:
 
 
 def _transfer(expectation: Expectation, records: Records) -> Finding:
-    """Time with swapping over time without, deepest at the longest length that has both."""
+    """Return the time with swapping as a multiple of the time without, for the deepest model at the
+    longest length that has both.
+    """
     times = {
         (length(record), depth(record), str(record.case.model.parameter_offload)): value
         for record in records
@@ -201,12 +216,12 @@ def _transfer(expectation: Expectation, records: Records) -> Finding:
     shared = {(n, layers) for n, layers, _ in times}
     shared = {at for at in shared if (*at, "none") in times and (*at, "cpu") in times}
     if not shared:
-        return within(expectation, None, note="not timed with and without swapping on a GPU")
+        return within(expectation, None, note="no GPU was timed both with and without swapping")
     at = max(shared)
     note = f"{at[1]} layers at {at[0]:,} tokens"
     return within(expectation, times[*at, "cpu"] / times[*at, "none"], note=note)
 
 
 def accuracy(claim: Claim, records: Records) -> Findings:
-    """Nothing: accuracy needs training runs, which no suite makes."""
+    """Return no findings: accuracy needs training runs, which no suite makes."""
     return ()

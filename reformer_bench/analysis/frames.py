@@ -11,25 +11,28 @@ from reformer_bench.analysis.statistics import quartiles
 from reformer_bench.spec.record import PHASES, AllocatorMemory, Record, StepSample, Timing
 
 BREAKDOWN = ("parameters", "gradients", "optimizer", "activations", "temporaries")
-"""What the bytes at the peak are, in the order tables show them."""
+"""The kinds of memory at a peak, in the order in which tables show them."""
 
 STEP_PHASES = ("forward", "backward", "optimizer")
-"""The timed phases of a step."""
+"""The phases of a step that are timed."""
 
 
 def case_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per record, in order. Bytes and counts are nullable integers; absent is NA.
+    """Return a data frame with one row per record, in the order of the records.
 
-    ``peak_bytes`` is the allocator's peak, cold or warm, and ``median_ms``, ``lower_ms``,
-    ``upper_ms`` are the quartiles of whole warm steps. Throughput has quartiles too: the slow
-    quartile of time is the lower one of ``tokens_per_second``.
+    Bytes and counts are nullable integers; what is absent is NA. ``peak_bytes`` is the allocator's
+    peak of the cold and the warm step. ``median_ms``, ``lower_ms`` and ``upper_ms`` are the
+    quartiles of whole warm steps. Throughput has quartiles too: its lower one comes from the slower
+    quartile of times.
     """
     rows = [case_row(record) for record in records]
     return _typed(pd.DataFrame(rows, columns=list(rows[0]) if rows else None))
 
 
 def case_row(record: Record) -> dict[str, Any]:
-    """The row of one record: the same keys for every record, None for what was not measured."""
+    """Return the row of one record: the same keys for every record, None for what was not
+    measured.
+    """
     case = record.case
     return {
         "case_id": record.case_id,
@@ -55,7 +58,7 @@ def case_row(record: Record) -> dict[str, Any]:
 
 
 def breakdown_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per record that has a breakdown: bytes and shares at the allocated peak."""
+    """Return a row for each record that has a breakdown: bytes and shares at the allocated peak."""
     rows = []
     for record in records:
         row = case_row(record)
@@ -101,7 +104,9 @@ def _memory_columns(record: Record) -> dict[str, Any]:
 
 
 def _phase_columns(allocator: AllocatorMemory | None) -> dict[str, int | None]:
-    """Allocated and reserved peaks of each phase, cold and warm; the highest where one repeats."""
+    """Return the allocated and reserved peaks of each phase, cold and warm; a repeated phase has
+    its highest.
+    """
     columns: dict[str, int | None] = {}
     for step in ("cold", "warm"):
         parts = () if allocator is None else getattr(allocator, step)
@@ -151,7 +156,7 @@ def _phase_samples(samples: Iterable[StepSample], phase: str) -> list[float]:
 
 
 def _matmul_share(timing: Timing | None, median_ms: float | None) -> float | None:
-    """FLOPs per second of the median step, as a share of one large matrix product's."""
+    """Return the FLOPs per second of the median step, as a share of one large matrix product's."""
     if timing is None or timing.flops is None or not timing.matmul_flops_per_second:
         return None
     return (
@@ -172,7 +177,7 @@ _INTEGERS = (
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Integers that may be absent stay integers, so that bytes never print as floats."""
+    """Keep integers that may be absent as integers, so that bytes never print as floats."""
     kinds: Mapping[str, str] = {
         name: "Int64" if name in _INTEGERS or name.endswith("_bytes") else "Float64"
         for name in frame.columns

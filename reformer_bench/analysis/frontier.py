@@ -1,4 +1,4 @@
-"""The frontier of time against memory: which ways of running a model are worth choosing."""
+"""The frontier of time against memory: the ways of running a model that are worth choosing."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from dataclasses import dataclass
 from typing import Literal
 
 _TIE = 0.02
-"""Figures closer than this are equal: noise and rounding don't make a choice worth offering."""
+"""Figures that differ by less than this count as equal: so little is no reason to choose."""
 
 Source = Literal["measured", "predicted", "estimated"]
 
 
 @dataclass(frozen=True)
 class Option:
-    """A way to run a model: what it takes in memory and in time."""
+    """A way to run a model, with the memory and the time it takes."""
 
     name: str
     peak_bytes: float
     cost: float
-    """Milliseconds or FLOPs; one unit for all options compared."""
+    """Milliseconds or FLOPs; all options that are compared have the same unit."""
     peak_source: Source = "predicted"
     cost_source: Source = "predicted"
-    """Measured; estimated from FLOPs at the speed that measured cases reached; or FLOPs alone."""
+    """Where the cost comes from: it was measured, was estimated from FLOPs, or is FLOPs."""
     ran_out: bool = False
-    """Whether it was seen to run out of memory, whatever is predicted."""
+    """Whether it ran out of memory when it was measured, whatever is predicted."""
 
 
 def frontier(options: Sequence[Option]) -> list[Option]:
-    """Those that no other beats, fastest first; none that ran out of memory.
+    """Return the options that no other option beats, fastest first.
 
-    One beats another where it is no worse in either figure and better by 2% in one.
+    One option beats another where it is no worse in memory and in time, and better by 2% in one of
+    them. Options that ran out of memory are left out.
     """
     usable = [option for option in options if not option.ran_out]
     return sorted(
@@ -40,21 +41,22 @@ def frontier(options: Sequence[Option]) -> list[Option]:
 
 
 def beats(one: Option, other: Option) -> bool:
-    """Whether nobody would choose the other."""
+    """Whether one option is so much better that nobody would choose the other."""
     no_worse = one.peak_bytes <= other.peak_bytes and one.cost <= other.cost
     better = one.peak_bytes < (1 - _TIE) * other.peak_bytes or one.cost < (1 - _TIE) * other.cost
     return no_worse and better
 
 
 def fits(option: Option, budget_bytes: float) -> bool:
-    """Whether its peak is within the budget, and it was not seen to run out of memory."""
+    """Whether the peak is within the budget, and the option was not seen to run out of memory."""
     return option.peak_bytes <= budget_bytes and not option.ran_out
 
 
 def fastest_within(options: Sequence[Option], budget_bytes: float) -> Option | None:
-    """The one of least cost whose peak is within the budget; None where none is.
+    """Return the option of least cost whose peak is within the budget; None where there
+    is none.
 
-    Costs within 2% of the least are equal, and of equals the leanest is taken.
+    Of options that cost no more than 2% above the least, the one with the smallest peak is taken.
     """
     fitting = [option for option in options if fits(option, budget_bytes)]
     least = min((option.cost for option in fitting), default=0.0)

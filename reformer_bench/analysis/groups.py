@@ -17,40 +17,40 @@ class Group:
     device: str
     seed: int
     batch: int | None
-    """The batch of every record; None where each length has a batch of its own."""
+    """The batch of all records; None where each length has its own."""
     records: tuple[Record, ...]
     replaced: int = 0
-    """Earlier records of cases that a later record stands for (a run resumed or repeated)."""
+    """How many earlier records were left out because a later one is of the same case."""
     variants: tuple[str, ...] = field(default=())
-    """In order of first appearance."""
+    """The variants, in order of first appearance."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Every length, ascending."""
+        """All lengths, in ascending order."""
         return tuple(sorted({record.case.length for record in self.records}))
 
     def cell(self, variant: str, length: int) -> Record | None:
-        """The record of a variant at a length."""
+        """Return the record of a variant at a length; None where there is none."""
         for record in self.records:
             if record.case.variant == variant and record.case.length == length:
                 return record
         return None
 
     def series(self, variant: str) -> list[Record]:
-        """A variant's records, by length."""
+        """Return the records of a variant, by length."""
         found = [record for record in self.records if record.case.variant == variant]
         return sorted(found, key=lambda record: record.case.length)
 
     def batch_at(self, length: int) -> int:
-        """The batch at a length of this group."""
+        """Return the batch that this group has at a length."""
         return next(r.case.batch for r in self.records if r.case.length == length)
 
 
 def group_records(records: Iterable[Record]) -> list[Group]:
-    """Records in groups, in order of first appearance.
+    """Sort records into groups, in order of first appearance.
 
-    A sweep that keeps the number of tokens fixed (1,024 × 32, 2,048 × 16, ...) has one batch for
-    each length and makes one group; otherwise every batch makes its own.
+    A sweep that keeps the number of tokens fixed (1,024 × 32, 2,048 × 16, ...) has another batch at
+    each length, and makes one group. Otherwise every batch makes a group of its own.
     """
     buckets: dict[tuple[str, str, str, int], list[Record]] = {}
     for record in records:
@@ -73,7 +73,9 @@ def group_records(records: Iterable[Record]) -> list[Group]:
 
 
 def _group(key: tuple[str, str, str, int], batch: int | None, records: Sequence[Record]) -> Group:
-    """The last record of each cell counts; a resumed run may have tried a case twice."""
+    """Make a group in which the last record of each case counts; a resumed run may have tried one
+    twice.
+    """
     last: dict[tuple[str, int], Record] = {}
     for record in records:
         last[record.case.variant, record.case.length] = record
@@ -82,5 +84,5 @@ def _group(key: tuple[str, str, str, int], batch: int | None, records: Sequence[
 
 
 def stopped(record: Record) -> bool:
-    """Whether the case was tried, or predicted, and did not finish."""
+    """Whether the case was tried or predicted, but did not finish."""
     return record.outcome not in (Outcome.OK, Outcome.SKIPPED)

@@ -9,8 +9,9 @@ from reformer_bench.spec.record import Outcome, Record
 
 
 def smallest_peak(expectation: Expectation, records: Records) -> Finding:
-    """The smallest measured peak; else the smallest prediction for a case that was not seen to run
-    out of memory; with the model it belongs to."""
+    """Find the smallest measured peak, or else the smallest predicted one of a case that was not
+    seen to run out of memory, and name its model.
+    """
     ended = [(peak, r) for r in records if (peak := _measured_peak(r)) is not None]
     if ended:
         peak, record = min(ended, key=lambda item: item[0])
@@ -24,8 +25,8 @@ def smallest_peak(expectation: Expectation, records: Records) -> Finding:
     ]
     if predicted:
         peak, record = min(predicted, key=lambda item: item[0])
-        tried = "" if record.outcome is Outcome.OK else f"; here: {record.outcome.value}"
-        words = _words(record, f"predicted, not run to its end{tried}")
+        tried = "" if record.outcome is Outcome.OK else f" (the run here: {record.outcome.value})"
+        words = _words(record, f"predicted, because no run of it finished{tried}")
         return within(expectation, peak, "predicted", (_at(record, peak),), words)
     if ran_out:
         words = _words(ran_out[0], f"ran out of memory on {ran_out[0].environment.device_name}")

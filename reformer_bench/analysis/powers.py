@@ -1,4 +1,4 @@
-"""Powers: growth of memory and time against the power that a claim expects."""
+"""Powers: how memory and time grow, against the power that a claim expects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from reformer_bench.spec.record import Record
 def memory_growth(
     expectation: Expectation, records: Records, x: Callable[[Record], float]
 ) -> Finding:
-    """Measured activation memory against an expected power; predicted where none was measured."""
+    """Judge the growth of measured activation memory; of predicted memory where none was
+    measured.
+    """
     measured = growth(records, x, MEMORY)
     predicted = growth(records, x, predicted_memory(records))
     if measured is None and predicted is not None:
@@ -25,7 +27,7 @@ def memory_growth(
 def time_growth(
     expectation: Expectation, records: Records, x: Callable[[Record], float]
 ) -> Finding:
-    """Measured time against an expected power, with that of the counted FLOPs beside it."""
+    """Judge the growth of measured time, and note that of the counted FLOPs beside it."""
     counted = growth(records, x, FLOPS)
     beside = "" if counted is None else f"FLOPs {two_decimals(counted.exponent)}"
     return judged(expectation, growth(records, x, TIME), "measured", beside)

@@ -1,4 +1,4 @@
-"""Quantities of records that claims are about: activation memory, time, FLOPs, by who says so."""
+"""Quantities that claims are about: activation memory, time and FLOPs, each with its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from reformer_bench.spec.model import ModelConfig
 from reformer_bench.spec.record import Outcome, Record
 
 Basis = Literal["measured", "predicted", "counted"]
-"""Measured on a device; predicted from fake tensors; FLOPs counted. Never mixed in one fit."""
+"""Where a figure comes from: measured on a device, predicted from fake tensors, or counted FLOPs.
+They are never mixed in one fit."""
 
 _PREDICTED_SOURCE = "fake-tensor"
 _RAN_OUT = frozenset(
@@ -22,7 +23,7 @@ _RAN_OUT = frozenset(
 
 @dataclass(frozen=True)
 class Quantity:
-    """A figure of a record, of one basis."""
+    """A figure of a record, and where it comes from."""
 
     name: str
     basis: Basis
@@ -31,13 +32,15 @@ class Quantity:
 
 
 def is_measured(record: Record) -> bool:
-    """Whether the record's allocator figures come from a run, not from fake tensors."""
+    """Whether the allocator's figures come from a real run, not from fake tensors."""
     allocator = record.memory.allocator
     return allocator is not None and allocator.source != _PREDICTED_SOURCE
 
 
 def fixed_bytes(record: Record) -> int | None:
-    """Parameters, their gradients and optimizer state at the peak; None without a breakdown."""
+    """Return the bytes of parameters, gradients and optimizer state at the peak; None without a
+    breakdown.
+    """
     allocator = record.memory.allocator
     if allocator is None or allocator.breakdown is None:
         return None
@@ -46,10 +49,11 @@ def fixed_bytes(record: Record) -> int | None:
 
 
 def activation_bytes(record: Record) -> float | None:
-    """What the peak is besides parameters, gradients and optimizer state; None where not told.
+    """Return the peak without parameters, gradients and optimizer state; None where that isn't
+    known.
 
-    Where the optimizer's phase holds the peak, its temporaries grow with the parameters, so the
-    peak of the forward and backward phases counts, less the same fixed parts.
+    Where the peak is that of the optimizer's phase, its temporaries grow with the parameters. Then
+    the peak of the forward and backward phases counts, less the same fixed parts.
     """
     allocator, fixed = record.memory.allocator, fixed_bytes(record)
     if record.outcome is not Outcome.OK or allocator is None or fixed is None:
@@ -63,7 +67,7 @@ def activation_bytes(record: Record) -> float | None:
 
 
 def step_ms(record: Record) -> float | None:
-    """The median warm step; None unless the case ended well."""
+    """Return the median time of a warm step; None unless the case finished."""
     if record.outcome is not Outcome.OK or record.timing is None:
         return None
     found = quartiles([sample.total_ms for sample in record.timing.warm])
@@ -71,7 +75,7 @@ def step_ms(record: Record) -> float | None:
 
 
 def cold_rate(record: Record) -> float | None:
-    """Tokens per second of a case that made its cold step only; None of any other."""
+    """Return the tokens per second of a case that made a cold step only; None for any other."""
     timing = record.timing
     if record.outcome is not Outcome.OK or timing is None or timing.warm:
         return None
@@ -79,13 +83,13 @@ def cold_rate(record: Record) -> float | None:
 
 
 def flops(record: Record) -> float | None:
-    """Matrix-product operations of a step."""
+    """Return the FLOPs of a step's matrix products."""
     counted = None if record.timing is None else record.timing.flops
     return None if counted is None else float(counted)
 
 
 def measured_activations(record: Record) -> float | None:
-    """Activation memory that a device's allocator saw."""
+    """Return the activation memory that a device's allocator saw."""
     return activation_bytes(record) if is_measured(record) else None
 
 
@@ -95,7 +99,9 @@ FLOPS = Quantity("FLOPs of a step", "counted", flops)
 
 
 def predicted_memory(records: Iterable[Record]) -> Quantity:
-    """Predicted activation memory; fixed parts come from any record of the same model."""
+    """Return the predicted activation memory; the fixed parts come from any record of the same
+    model.
+    """
     known: dict[ModelConfig, int] = {}
     for record in records:
         fixed = fixed_bytes(record)
@@ -112,7 +118,7 @@ def predicted_memory(records: Iterable[Record]) -> Quantity:
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """One record per case, the last one, predictions apart from measurements."""
+    """Return the last record of each case, predictions apart from measurements."""
     found = {
         (record.case_id, record.memory.allocator is not None and not is_measured(record)): record
         for record in records
@@ -123,7 +129,9 @@ def latest(records: Iterable[Record]) -> list[Record]:
 def growth(
     records: Sequence[Record], x: Callable[[Record], float], quantity: Quantity
 ) -> Fit | None:
-    """The power with which a quantity grows with ``x`` over records; None: too few have it."""
+    """Fit the exponent with which a quantity grows with ``x``; None where too few records
+    have it.
+    """
     points, censored = [], []
     for record in records:
         value = quantity.of(record)

@@ -1,4 +1,4 @@
-"""Regression: two runs compared case by case, into a status for each case with its reasons."""
+"""Regression: two runs compared case by case, each with a status and its reasons."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _RAN_OUT = frozenset({Outcome.DEVICE_OOM, Outcome.HOST_OOM, Outcome.OVER_BUDGET}
 
 
 class Status(StrEnum):
-    """What became of a case."""
+    """How a case compares with the baseline."""
 
     NOW_OUT_OF_MEMORY = "now-out-of-memory"
     REGRESSION = "regression"
     NOT_COMPARABLE = "not-comparable"
     MISSING = "missing"
     NOW_FAILS = "now-fails"
-    """It ended in an error, a signal or a time limit, so there is nothing to compare."""
+    """The case ended in an error, a signal or a time limit, so that there is nothing to compare."""
     NEW = "new"
     NOW_FITS = "now-fits"
     IMPROVEMENT = "improvement"
@@ -33,34 +33,34 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class CaseComparison:
-    """One case then and now."""
+    """The old and the new record of one case."""
 
     status: Status
     old: Record | None
     new: Record | None
     changes: tuple[Change, ...] = ()
-    """Every figure that both have and that may be compared."""
+    """The figures that both records have and that may be compared."""
     differs: tuple[Difference, ...] = ()
-    """What forbids to compare the exact figures."""
+    """What forbids comparing the exact figures."""
     not_compared: tuple[tuple[Metric, tuple[Difference, ...]], ...] = ()
-    """Inexact metrics passed over, because the machines differ."""
+    """The inexact metrics that were passed over because the machines differ."""
     lost: tuple[Metric, ...] = ()
-    """Metrics that the baseline has and this run hasn't."""
+    """The metrics that the baseline has and this run hasn't."""
     growths: tuple[Growth, ...] = ()
-    """Kinds of memory that grew at the peak, largest first."""
+    """The kinds of memory that grew at the peak, largest growth first."""
     place_growths: tuple[Growth, ...] = ()
-    """The same by part of the model, of the predicted peak."""
+    """The same for each part of the model, at the predicted peak."""
 
     @property
     def case(self) -> Case:
-        """The case, as the newer of the two has it."""
+        """The case, as the newer of the two records has it."""
         record = self.new or self.old
         assert record is not None
         return record.case
 
     @property
     def regressions(self) -> tuple[Change, ...]:
-        """Gated figures that grew too much, the worst first."""
+        """Gated figures that grew by more than their tolerance, the worst first."""
         return _by_size(c for c in self.changes if c.verdict is Verdict.REGRESSION and c.is_gated)
 
     @property
@@ -71,17 +71,17 @@ class CaseComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs compared: cases in the order of the new run, those that are missing after them."""
+    """Two runs compared: the cases in the order of the new run, then those that it lacks."""
 
     cases: tuple[CaseComparison, ...]
 
     def having(self, *statuses: Status) -> tuple[CaseComparison, ...]:
-        """The cases of some statuses."""
+        """Return the cases that have one of these statuses."""
         return tuple(case for case in self.cases if case.status in statuses)
 
     @property
     def worst_first(self) -> tuple[CaseComparison, ...]:
-        """The cases, by how much they matter: by status, then by growth."""
+        """Return the cases by how much they matter: by status, then by growth."""
         order = list(Status)
         return tuple(
             sorted(self.cases, key=lambda case: (order.index(case.status), -_growth(case)))
@@ -96,7 +96,7 @@ def compare(
 ) -> Comparison:
     """Compare a run with an older one, case by case.
 
-    Cases pair up by suite, variant, workload, batch, length and seed; of several records of one
+    Cases are paired by suite, variant, workload, batch, length and seed. Of several records of one
     case the last counts. ``allowed`` names differences of environment or case that are accepted.
     """
     before, now = ({_place(r.case): r for r in records} for records in (old, new))
@@ -183,7 +183,7 @@ def _lost(old: Record, new: Record, metrics: Iterable[Metric]) -> tuple[Metric, 
 
 
 def _by_size(changes: Iterable[Change]) -> tuple[Change, ...]:
-    """Exact figures first, whole peaks before single phases, then by share."""
+    """Put exact figures first, whole peaks before single phases, then larger shares of growth."""
     return tuple(
         sorted(
             changes,

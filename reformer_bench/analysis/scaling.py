@@ -1,4 +1,4 @@
-"""Scaling fits: the power with which a figure grows, over the range where it has settled."""
+"""Scaling fits: the power with which a figure grows with a size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LEVEL = 0.90
-"""Of the intervals: both ends are then one-sided tests at 5%."""
+"""How often an interval holds the true exponent; each end is then a one-sided test at 5%."""
 _N_RESAMPLES = 2000
 _SETTLED_BEND = 0.15
 _LEAST_POINTS = 3
@@ -20,7 +20,7 @@ _MOST_REFITS = 100
 
 @dataclass(frozen=True)
 class Point:
-    """A figure at a size: y at x, both positive."""
+    """A figure y at a size x, both positive."""
 
     x: float
     y: float
@@ -28,34 +28,36 @@ class Point:
 
 @dataclass(frozen=True)
 class Censored:
-    """A size whose figure is not known: it ran out of memory or time."""
+    """A size whose figure isn't known, because the case ran out of memory or time."""
 
     x: float
     at_least: float | None = None
-    """What the figure is known to exceed; None: nothing is known."""
+    """What the figure is known to exceed; None where nothing is known."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """y = factor · x^exponent, and what it rests on."""
+    """The power law y = factor · x^exponent, and the points it was fitted to."""
 
     exponent: float
     lower: float | None
-    """Ends of the 90% interval; None where two points leave no scatter to judge by."""
+    """The ends of the 90% interval; None for two points, which have no scatter to judge by."""
     upper: float | None
     factor: float
     points: tuple[Point, ...]
-    """Those of the settled range, by x."""
+    """The points that the fit rests on, by x."""
     unsettled: tuple[Point, ...] = ()
-    """Smaller ones, left out because the growth still changes there."""
+    """The smallest sizes, left out because the exponent still changes there."""
     censored: tuple[Censored, ...] = ()
     n_pulling: int = 0
-    """Censored sizes at which the line alone would have been too low, and which raised it."""
+    """How many censored sizes made the fit steeper, because the line through the points was too low
+    there."""
     bend: float | None = None
-    """By how much the exponent still changes from the first point to the last; None: too few."""
+    """By how much the exponent still changes from the first point to the last; None with too few
+    points."""
 
     def at(self, x: float) -> float:
-        """The line's figure at a size."""
+        """Return the figure that the line has at a size."""
         return float(self.factor * x**self.exponent)
 
 
@@ -66,16 +68,17 @@ def fit_power(
     seed: int = 0,
     n_resamples: int = _N_RESAMPLES,
 ) -> Fit | None:
-    """The growth exponent by least squares on logarithms; None with fewer than two sizes.
+    """Fit the exponent of growth by least squares on logarithms; None with fewer than two
+    sizes.
 
-    Settled: the smallest sizes are left out while the exponent bends by more than 0.15 over the
-    range and by more than the scatter explains, down to three. Censored sizes count only where
+    The smallest sizes are left out, down to three points, as long as the exponent bends by more
+    than 0.15 over the range and by more than the scatter explains. Censored sizes count only where
     they contradict the line: there the figure is taken to be what it is known to exceed, or what
     the line says if that is more, until both agree. The interval is a studentised parametric
     bootstrap of the residuals, which keeps its level for three points too, at the price of width;
     it rests on the known figures alone, since a figure put in for an unknown one has no scatter.
 
-    Raises ValueError where a size or figure is not positive.
+    Raises ValueError where a size or a figure isn't positive.
     """
     for point in points:
         if not (point.x > 0 and point.y > 0):
@@ -109,21 +112,21 @@ def _logs(points: Sequence[Point]) -> tuple[Array, Array]:
 
 
 def _line(u: Array, v: Array) -> tuple[float, float]:
-    """Slope and intercept."""
+    """Return slope and intercept of the line of least squares."""
     centred = u - u.mean()
     slope = float(centred @ v / (centred @ centred))
     return slope, float(v.mean() - slope * u.mean())
 
 
 def _spread(u: Array, v: Array, slope: float, intercept: float) -> float:
-    """Standard deviation of the residuals from a line (0 for two points)."""
+    """Return the standard deviation of the residuals from a line; 0 for two points."""
     residuals = v - intercept - slope * u
     freedom = len(u) - 2
     return float(np.sqrt(residuals @ residuals / freedom)) if freedom else 0.0
 
 
 def _settled_from(points: Sequence[Point]) -> int:
-    """Index of the first point of the range over which one power describes the growth."""
+    """Return the index of the first point of the range in which one power describes the growth."""
     start = 0
     while len({point.x for point in points[start:]}) > _LEAST_POINTS:
         bend = _bend(*_logs(points[start:]))
@@ -136,9 +139,10 @@ def _settled_from(points: Sequence[Point]) -> int:
 
 
 def _bend(u: Array, v: Array) -> tuple[float, float] | None:
-    """Change of the local slope over the range, from a parabola, and its standard error.
+    """Return how much the local slope changes over the range, from a parabola, and its standard
+    error.
 
-    Three points have a parabola and no error of it (0); fewer have none.
+    Three points have a parabola, but no error of it (0); fewer have neither.
     """
     if len(np.unique(u)) < 3:
         return None
@@ -157,7 +161,9 @@ def _bend(u: Array, v: Array) -> tuple[float, float] | None:
 def _with_censored(
     points: Sequence[Point], censored: Sequence[Censored]
 ) -> tuple[Array, Array, int]:
-    """Logarithms of the points, and of censored sizes that contradict the line through them."""
+    """Return logarithms of the points, and of the censored sizes that contradict the line through
+    them.
+    """
     u, v = _logs(points)
     bounds = [item for item in censored if item.at_least is not None and item.at_least > 0]
     if not bounds:
@@ -182,7 +188,7 @@ def _with_censored(
 def _interval(
     u: Array, slope: float, spread: float, seed: int, n_resamples: int
 ) -> tuple[float | None, float | None]:
-    """Ends of the bootstrap interval of the slope."""
+    """Return the ends of the bootstrap interval of the slope."""
     if len(u) < 3:
         return None, None
     if spread <= 1e-12:

@@ -1,4 +1,4 @@
-"""Selection: which records a claim looks at, and the axes it fits along."""
+"""Selection: which records a claim looks at, and the axes that it fits along."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Records = Sequence[Record]
 
 
 def length(record: Record) -> float:
-    """Tokens of a sequence."""
+    """Return the number of tokens of a sequence."""
     return record.case.length
 
 
 def depth(record: Record) -> float:
-    """Layers."""
+    """Return the number of layers."""
     return record.case.model.n_layers
 
 
 def width(record: Record) -> float:
-    """Features of the feed-forward layer."""
+    """Return the width of the feed-forward layer, d_ff."""
     return record.case.model.d_ff
 
 
 def rounds(record: Record) -> float:
-    """Hash rounds."""
+    """Return the number of hash rounds."""
     return record.case.model.n_hashes
 
 
 def of_suites(claim: Claim, records: Records) -> list[Record]:
-    """Records of the suites that measure a claim."""
+    """Return the records of the suites that measure a claim."""
     return [record for record in records if record.case.suite in claim.suites]
 
 
@@ -46,7 +46,9 @@ def where(
     chunked: bool | None = None,
     keep: Callable[[Record], bool] = lambda record: True,
 ) -> list[Record]:
-    """Records whose model attends, keeps and chunks as asked, whatever their variant is called."""
+    """Return the records whose model has this attention, residual and chunking, whatever its
+    variant is called.
+    """
     return [
         record
         for record in records
@@ -58,6 +60,8 @@ def where(
 
 
 def at_longest(records: Records) -> list[Record]:
-    """Records of the longest length at which any case ended, so that no fit mixes lengths."""
+    """Return the records of the longest length at which any case finished, so that no fit mixes
+    lengths.
+    """
     ended = [length(record) for record in records if record.outcome is Outcome.OK]
     return where(records, keep=lambda r: length(r) == max(ended, default=0))

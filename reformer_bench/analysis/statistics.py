@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Quartiles:
-    """Median and quartiles of ``n`` samples, in the samples' unit."""
+    """The median and the quartiles of ``n`` samples, in the unit of the samples."""
 
     median: float
     lower: float
@@ -19,17 +19,19 @@ class Quartiles:
 
     @property
     def iqr(self) -> float | None:
-        """Interquartile range; None for a single sample, which has no spread to tell."""
+        """The interquartile range; None for a single sample, which has no spread."""
         return self.upper - self.lower if self.n > 1 else None
 
     @property
     def relative_iqr(self) -> float | None:
-        """Interquartile range as a share of the median; None where there is none."""
+        """The interquartile range as a share of the median; None where there is none."""
         return self.iqr / self.median if self.iqr is not None and self.median > 0 else None
 
 
 def quartiles(samples: Sequence[float]) -> Quartiles | None:
-    """Quartiles by linear interpolation between order statistics; None without samples."""
+    """Return the quartiles by linear interpolation between order statistics; None without
+    samples.
+    """
     if not samples:
         return None
     lower, median, upper = np.percentile(np.asarray(samples, dtype=float), [25, 50, 75])

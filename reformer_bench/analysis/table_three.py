@@ -30,7 +30,8 @@ TABLE_3 = {
     "LSH": ("lsh", "standard", False),
     "reformer": ("lsh", "reversible", True),
 }
-"""(attention, residual, in chunks) of the five models, by the first words of an expectation."""
+"""The attention, the residual and the chunking of the five models, by the first words of an
+expectation."""
 
 _LEANER = (
     ("transformer", "reversible"),
@@ -41,7 +42,7 @@ _LEANER = (
 
 
 def table_3(claim: Claim, records: Records) -> tuple[Finding, ...]:
-    """The five models in length, depth and d_ff, and their order."""
+    """Judge the growth of the five models with length, depth and d_ff, and their order."""
     plain, wide = ([r for r in records if r.case.suite == suite] for suite in claim.suites)
     slices = {"tokens": (length, _along_length), "layers": (depth, _along_depth)}
     slices["d_ff"] = (width, _along_width)
@@ -57,7 +58,9 @@ def table_3(claim: Claim, records: Records) -> tuple[Finding, ...]:
 
 
 def _beside(records: Records, x: Callable[[Record], float]) -> list[str]:
-    """Exponents of time and FLOPs, which the sizes that show memory's growth leave unsettled."""
+    """Return exponents of time and FLOPs, which need other sizes than memory to show
+    their growth.
+    """
     fits = (("time", growth(records, x, TIME)), ("FLOPs", growth(records, x, FLOPS)))
     return [f"{name} {two_decimals(fit.exponent)}" for name, fit in fits if fit is not None]
 
@@ -68,13 +71,13 @@ def _model_of_table(records: Records, name: str) -> list[Record]:
 
 
 def _along_length(records: Records) -> list[Record]:
-    """The shallowest and narrowest."""
+    """Return the records of the shallowest and narrowest model."""
     least = (min(map(depth, records), default=0), min(map(width, records), default=0))
     return where(records, keep=lambda r: (depth(r), width(r)) == least)
 
 
 def _along_depth(records: Records) -> list[Record]:
-    """The narrowest, at the longest length at which three or more ended."""
+    """Return the narrowest models, at the longest length at which three or more finished."""
     narrow = where(records, keep=lambda r: width(r) == min(map(width, records)))
     ended = Counter(length(r) for r in narrow if activation_bytes(r) is not None)
     longest = max((n for n, count in ended.items() if count >= 3), default=max(ended, default=0))
@@ -82,14 +85,15 @@ def _along_depth(records: Records) -> list[Record]:
 
 
 def _along_width(records: Records) -> list[Record]:
-    """The shallowest, at the shortest length, where d_ff outweighs the scores."""
+    """Return the shallowest models at the shortest length, where d_ff outweighs the scores."""
     at = (min(map(length, records), default=0), min(map(depth, records), default=0))
     return where(records, keep=lambda r: (length(r), depth(r)) == at)
 
 
 def _order(expectation: Expectation, records: Records) -> Finding:
-    """The largest ratio of a leaner model to the one before it, each pair at the longest length
-    and then the most layers that both have."""
+    """Find the largest ratio of a leaner model to the one before it. Each pair is compared at the
+    longest length, and then at the most layers, that both have.
+    """
     basis: Basis = "measured" if any(map(is_measured, records)) else "predicted"
     known = [record for record in records if basis == "predicted" or is_measured(record)]
     ratios = {}
@@ -104,6 +108,6 @@ def _order(expectation: Expectation, records: Records) -> Finding:
 
 
 def _by_size(records: Records) -> dict[tuple[float, float], float]:
-    """Activation memory by length and layers."""
+    """Return the activation memory by length and layers."""
     found = {(length(r), depth(r)): activation_bytes(r) for r in records}
     return {size: value for size, value in found.items() if value is not None}

@@ -1,6 +1,6 @@
-"""Today: what has to be said beside the paper's claims, from the same records.
+"""Today: what has come into use after the paper, judged from the same records.
 
-Fused attention, activation checkpointing and bfloat16 came into use after the paper.
+That is fused attention, activation checkpointing and bfloat16.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIGURES: tuple[tuple[str, Figure], ...] = (
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
-    """Sentences, each with the figures it rests on; none where nothing was measured."""
+    """Return sentences, each with the figures it rests on; none where nothing was measured."""
     usable = [r for r in latest(records) if r.outcome is Outcome.OK and is_measured(r)]
     found = [
         _rivalry(usable, suite, one, other, name, figure)
@@ -46,7 +46,7 @@ def remarks(records: Sequence[Record]) -> list[str]:
 def _rivalry(
     records: Sequence[Record], suite: str, one: str, other: str, name: str, figure: Figure
 ) -> str | None:
-    """From which length LSH takes less than fused attention."""
+    """Say from which length LSH attention takes less than fused attention."""
     curves = {
         variant: {
             float(record.case.length): value
@@ -59,7 +59,8 @@ def _rivalry(
     shared = sorted(set(curves[one]) & set(curves[other]))
     if not shared:
         return None
-    where = f"({suite}, {format_tokens(int(shared[0]))} to {format_tokens(int(shared[-1]))} tokens)"
+    ends = (format_tokens(int(length)) for length in sorted({shared[0], shared[-1]}))
+    where = f"({suite}, {' to '.join(ends)} tokens)"
     if ahead_all_along(curves[one], curves[other]):
         return f"{one} takes less {name} than {other} at every length measured {where}."
     found = crossover(curves[one], curves[other])
@@ -73,7 +74,9 @@ def _rivalry(
 
 
 def _checkpointing(records: Sequence[Record]) -> str | None:
-    """How activations grow with depth, and what a step takes at the largest that all three have."""
+    """Say how activations grow with depth in each kind of stack, and what a step of the deepest
+    takes.
+    """
     by_residual = {
         residual: {
             record.case.model.n_layers: record
@@ -95,7 +98,7 @@ def _checkpointing(records: Sequence[Record]) -> str | None:
         growths.append(f"{after / before:.2f} times in a {residual} one (to {format_bytes(after)})")
         times.append(f"{time:,.0f}")
     return (
-        f"From {few} to {many} layers, what a stack needs besides its parameters and gradients "
+        f"From {few} to {many} layers, the memory of a stack besides its parameters and gradients "
         f"grows {_listed(growths)}; a step of {many} layers takes {_listed(times)} ms "
         "(depth-scaling)."
     )
@@ -106,7 +109,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _narrow(records: Sequence[Record]) -> str | None:
-    """What bfloat16 sublayers change in a reversible model."""
+    """Say what bfloat16 sublayers change in a reversible model."""
     for narrow in records:
         if narrow.case.model.dtype != "bfloat16":
             continue
@@ -117,9 +120,10 @@ def _narrow(records: Sequence[Record]) -> str | None:
                 continue
             memory, time, wide_memory, wide_time = (f for f in figures if f is not None)
             return (
-                f"bfloat16 sublayers take {memory / wide_memory:.2f} times the activation memory "
-                f"and {time / wide_time:.2f} times the time of float32 in a reversible model of "
-                f"{plain.n_layers} layers (depth-scaling): its streams stay 32 bits wide."
+                f"In a reversible model of {plain.n_layers} layers, sublayers in bfloat16 take "
+                f"{memory / wide_memory:.2f} times the activation memory and "
+                f"{time / wide_time:.2f} times the time of sublayers in float32 (depth-scaling); "
+                "the streams are 32 bits wide in both."
             )
     return None
 

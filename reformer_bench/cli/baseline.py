@@ -1,4 +1,4 @@
-"""``reformer-bench baseline RUN``: keep a run's figures, for later runs to be checked against."""
+"""``reformer-bench baseline RUN`` keeps a run's figures, for later runs to be checked against."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import click
     help="The file to write, for example results/baselines/ci.json.",
 )
 def baseline(run: Path, out: Path) -> int:
-    """Write a baseline of RUN, a run's folder or its records file, for check.
+    """Write the figures of a run into a file that later runs are checked against.
 
-    A file that is already there is replaced.
+    RUN is the run's folder or its records file. A file that is already there is replaced.
     """
     from reformer_bench.cli import exits
     from reformer_bench.spec.baseline import baseline_of
@@ -28,7 +28,7 @@ def baseline(run: Path, out: Path) -> int:
 
     records = load_run(run).records
     if not any(record.outcome is Outcome.OK for record in records):
-        click.echo(f"Error: {run}: no case ended with outcome ok: nothing to keep", err=True)
+        click.echo(f"Error: {run}: no case finished, so there is nothing to keep", err=True)
         return exits.NOTHING_MEASURED
     try:
         kept = baseline_of(records)

@@ -1,4 +1,4 @@
-"""``reformer-bench check``: compare a run with a baseline; the exit code says how it went."""
+"""``reformer-bench check`` compares a run with a baseline; the exit code says how it went."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BASELINES = Path("results/baselines")
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, as written."""
+    """The options as the user wrote them."""
 
     run: Path | None
     suite: str | None
@@ -36,14 +36,18 @@ class Options:
 
 @click.command()
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--suite", metavar="NAME", help="Instead of RUN: run this suite now, and check it.")
+@click.option(
+    "--suite", metavar="NAME", help="Measure this suite now and check it, instead of RUN."
+)
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
-    help="A file of `baseline`, or an earlier run (default: results/baselines/SUITE.json).",
+    help="A file that `baseline` wrote, or a run (default: results/baselines/SUITE.json).",
 )
 @click.option(
-    "--tolerances", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of rules."
+    "--tolerances",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A TOML file of tolerance rules.",
 )
 @click.option(
     "--tolerance",
@@ -55,9 +59,14 @@ class Options:
     "--allow",
     multiple=True,
     metavar="FIELD",
-    help="Accept a difference, e.g. env.torch or env.driver_version. Repeatable.",
+    help="Compare although this differs, e.g. env.torch or env.driver_version. Repeatable.",
 )
-@click.option("--device", default="cpu", show_default=True, help="With --suite: cpu, cuda, cuda:N.")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="With --suite: the device, cpu, cuda or cuda:N.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -72,11 +81,13 @@ class Options:
     help="markdown for a pull request, junit and github for CI.",
 )
 def check(**options: object) -> int:
-    """Compare RUN, or a suite run now, with a baseline, case by case.
+    """Compare a run with a baseline, case by case.
 
-    Exit codes: 0 fine; 1 a case needs more, or no longer fits; 2 wrong input; 3 the environments
-    differ in what decides the figures; 4 nothing was measured, or cases are missing;
-    130 interrupted.
+    Give RUN, the folder or the records file of a run made earlier, or --suite to make one now.
+
+    Exit codes: 0 nothing grew beyond its tolerance; 1 a figure grew beyond it, or a case no longer
+    fits; 2 the input was wrong; 3 the environments differ, so that figures can't be compared;
+    4 nothing was measured, or cases are missing; 130 interrupted.
     """
     from reformer_bench.analysis.comparability import check_allowed
     from reformer_bench.analysis.regression import compare
@@ -97,7 +108,7 @@ def check(**options: object) -> int:
 
 
 def exit_code(comparison: Comparison) -> int:
-    """The worst that happened, as an exit code."""
+    """Return the exit code of the worst that happened to any case."""
     from reformer_bench.analysis.regression import Status
 
     if comparison.having(Status.REGRESSION, Status.NOW_OUT_OF_MEMORY):

@@ -1,4 +1,4 @@
-"""``reformer-bench claims RUN...``: what the records say of the paper's claims."""
+"""``reformer-bench claims RUN...`` says what runs say of the paper's claims."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
     type=click.Choice(["table", "markdown", "json"]),
     default="table",
     show_default=True,
-    help="JSON has every point that each figure rests on.",
+    help="JSON has every measured point that a figure was fitted to.",
 )
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Draw every fitted growth beside the paper's too; a .png, .svg or .pdf.",
+    help="Also draw each fit beside the growth that the paper claims, as .png, .svg or .pdf.",
 )
 def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int:
-    """Judge the paper's claims by RUN..., folders or records files, of one device.
+    """Judge the paper's claims by one or more runs of one device.
 
-    Supported, refuted or not measurable here, with figures and their 90% intervals. Exits with 0
-    when none is refuted, 1 when one is, 4 when nothing could be judged.
+    RUN... are folders or records files. Each claim is supported, refuted, or not measurable here;
+    the table shows what the paper leads to expect and what was found, with 90% intervals. Exits
+    with 0 when no claim is refuted, 1 when one is, 4 when none could be judged.
     """
     from reformer_bench.analysis.claims import is_judged, judge_claims
     from reformer_bench.analysis.judging import Outcome
@@ -65,7 +66,7 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
     if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
         return exits.REFUTED
     if not any(map(is_judged, verdicts)):
-        click.echo("Error: nothing could be judged by these records", err=True)
+        click.echo("Error: no claim could be judged by these runs", err=True)
         return exits.NOTHING_MEASURED
     return 0
 
@@ -86,8 +87,9 @@ def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
 
 
 def _one_model(records: list[Record]) -> None:
-    """InputError where a variant of a suite is one model in one record and another in the next: a
-    fit over both would measure the difference."""
+    """Raise InputError where a variant of a suite is one model in one record and another in the
+    next: a fit over both would measure the difference.
+    """
     first: dict[tuple[str, ...], Record] = {}
     for record in records:
         case = record.case
@@ -101,5 +103,5 @@ def _one_model(records: list[Record]) -> None:
         one, other = (getattr(c.model if fields else c, name) for c in (known, case))
         raise InputError(
             f"{case.variant} of suite {case.suite} has {name} = {one} in one record and {other} in "
-            "another: one model at a time"
+            "another: give runs of one model only"
         )

@@ -1,4 +1,4 @@
-"""The console that commands print to: the terminal's width, or a fixed one where there is none."""
+"""The console that commands print to: as wide as the terminal, or of a fixed width without one."""
 
 from __future__ import annotations
 

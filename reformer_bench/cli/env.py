@@ -1,4 +1,4 @@
-"""``reformer-bench env``: where a run would be made."""
+"""``reformer-bench env`` shows where a run would be made."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="json is the environment as records hold it.",
+    help="JSON has the environment as records hold it.",
 )
 def env(device: str, form: str) -> None:
-    """Show the device, its memory, and the versions that records would name."""
+    """Show this machine as a record would describe it: device, memory and versions."""
     from reformer_bench.cli.console import make_console
     from reformer_bench.run.executors.local import LocalExecutor
 

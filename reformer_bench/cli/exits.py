@@ -1,9 +1,9 @@
-"""Exit codes of the command line, besides 0 for done."""
+"""The exit codes of the command line, besides 0 for success."""
 
 REGRESSION = 1
 """``check``: a case needs more than its tolerance allows, or no longer fits."""
 CASE_ERROR = 1
-"""``run``: a case ended in an error of its own; out of memory, out of time are results."""
+"""``run``: a case failed for another reason than memory or time, which are results."""
 REFUTED = 1
 """``claims``: a claim of the paper is refuted."""
 INPUT = 2
@@ -11,6 +11,6 @@ INPUT = 2
 NOT_COMPARABLE = 3
 """``check``: the environments differ in what decides the figures."""
 NOTHING_MEASURED = 4
-"""Everything went as asked, and no case ended with a result, or (``check``) not every one."""
+"""All went as asked, but no case finished; of ``check``, not every one did."""
 INTERRUPTED = 130
-"""Ctrl-C; what had ended by then is kept."""
+"""Ctrl-C was pressed; what had finished by then is kept."""

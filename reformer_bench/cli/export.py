@@ -1,4 +1,4 @@
-"""``reformer-bench export RUN``: a run as a file that other tools read."""
+"""``reformer-bench export RUN`` writes a run as a file that other tools read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "output_format",
     required=True,
     type=click.Choice(["pytest-benchmark", "csv", "parquet"]),
-    help="CSV and Parquet: a row for each case, in bytes and milliseconds.",
+    help="CSV and Parquet have a row for each case, in bytes and milliseconds.",
 )
 @click.option(
     "--out",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="The file to write (default: standard output; Parquet needs a file).",
 )
 def export(run: Path, output_format: str, out: Path | None) -> None:
-    """Write RUN, a run's folder or its records file, in another tool's format."""
+    """Write a run in another tool's format. RUN is its folder or its records file."""
     from reformer_bench.store import load_run
 
     loaded = load_run(run)

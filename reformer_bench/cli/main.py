@@ -29,18 +29,18 @@ COMMANDS = {
     "suites": "reformer_bench.cli.suites",
     "env": "reformer_bench.cli.env",
 }
-"""Each command's module, which holds a click command of the command's name."""
+"""The module of each command; it holds a click command of the command's name."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command, in the order of COMMANDS."""
+        """Return the names of all commands, in the order of COMMANDS."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
+        """Return the command of a name; None where there is none."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name])
@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name where there is no such command."""
+        """Find the command as click does, and suggest the nearest name where there is none."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f", did you mean {close[0]!r}?" if close else ""
@@ -66,10 +66,11 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The console script: run a command and exit.
+    """Run a command and exit: the console script.
 
-    Exit codes: 0 done; 1 ``check`` found a regression; 2 wrong input, said in one line; 3 ``check``
-    found nothing comparable; 4 nothing was measured, or cases are missing; 130 interrupted.
+    Exit codes: 0 done; 1 ``check`` found a regression, or a case of ``run`` failed; 2 the input was
+    wrong, said in one line; 3 ``check`` found nothing comparable; 4 nothing was measured, or cases
+    are missing; 130 interrupted.
     """
     try:
         code = cli.main(args=arguments, prog_name="reformer-bench", standalone_mode=False)

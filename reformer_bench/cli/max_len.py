@@ -1,4 +1,4 @@
-"""``reformer-bench max-len``: the longest sequence that fits, for each model."""
+"""``reformer-bench max-len`` finds the longest sequence that fits, for each model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Line:
 @click.command("max-len")
 @model_options
 @target_options
-@click.option("--limit", default="16M", show_default=True, help="Look no further than this.")
+@click.option("--limit", default="16M", show_default=True, help="The longest length to try.")
 @click.option("--verify", is_flag=True, help="Really run the longest that fits, on this machine.")
 @click.option(
     "--format",
@@ -45,6 +45,7 @@ class _Line:
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
+    help="JSON is for other programs.",
 )
 def max_len(
     device: str | None,
@@ -54,12 +55,14 @@ def max_len(
     output_format: str,
     **options: Any,
 ) -> None:
-    """Find the longest sequence that fits a budget, to 0.4%, from predictions."""
+    """Find the longest sequence whose predicted peak fits, to within 0.4% of its length."""
     from reformer_bench.run.adhoc import preset_names
 
     fit_in = target(device, memory_budget)
     if fit_in.budget_bytes is None:
-        raise InputError("--memory-budget or --device-profile: give what the model is to fit in")
+        raise InputError(
+            "--memory-budget or --device-profile: one must say what the model is to fit in"
+        )
     lines = []
     for name in preset_names(options["presets"]):
         line = _Line(name, _longest({**options, "presets": (name,)}, fit_in, limit))
@@ -96,7 +99,7 @@ def _case(options: dict[str, Any], fit_in: Target, length: int) -> Case:
 
 
 def _verified(line: _Line, options: dict[str, Any], fit_in: Target) -> _Line:
-    """The line with the record of its longest sequence, run in a worker as ``run`` does."""
+    """Return the line with the record of its longest sequence, run in a worker as ``run`` does."""
     from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.run.order import WorkOrder
 

@@ -1,4 +1,4 @@
-"""Options of the commands that describe a model without a suite, and what they become."""
+"""The options of commands that describe a model without a suite, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Target:
-    """What the model is to fit in."""
+    """What the model has to fit in."""
 
     profile: DeviceProfile
     budget_bytes: int | None
-    """None: nothing is said about it."""
+    """None stands for no limit."""
 
 
 def model_options(command: Command) -> Command:
-    """--preset, --set, --batch, --dtype, --workload, --optimizer."""
+    """Add --preset, --set, --batch, --dtype, --workload and --optimizer to a command."""
     options = (
         click.option(
             "--preset",
@@ -36,28 +36,40 @@ def model_options(command: Command) -> Command:
             default=("reformer",),
             show_default=True,
             metavar="NAME",
-            help="A model of Table 3, or all. Repeatable.",
+            help="The model: a preset such as reformer or flash-transformer, or all. Repeatable.",
         ),
         click.option(
             "--set",
             "settings",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Change the model, e.g. model.n_layers=12. Repeatable.",
+            help="Change a setting of the model, e.g. model.n_layers=12. Repeatable.",
         ),
-        click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True),
-        click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float64"])),
+        click.option(
+            "--batch",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Sequences in a batch.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float64"]),
+            help="What the sublayers compute in (default: float32).",
+        ),
         click.option(
             "--workload",
             type=click.Choice(["train_step", "forward", "attention"]),
             default="train_step",
             show_default=True,
+            help="What is run: a training step, a forward pass, or one attention layer.",
         ),
         click.option(
             "--optimizer",
             type=click.Choice(["adam", "adafactor", "none"]),
             default="adam",
             show_default=True,
+            help="The optimizer of a training step.",
         ),
     )
     for option in reversed(options):
@@ -66,21 +78,23 @@ def model_options(command: Command) -> Command:
 
 
 def target_options(command: Command) -> Command:
-    """--device-profile and --memory-budget."""
+    """Add --device-profile and --memory-budget to a command."""
     profile = click.option(
         "--device-profile",
         "device",
         metavar="NAME",
-        help=f"Whose memory it is to fit in: {', '.join(DEVICE_PROFILES)}.",
+        help=f"The device it has to fit on: {', '.join(DEVICE_PROFILES)}.",
     )
     budget = click.option(
-        "--memory-budget", metavar="SIZE", help="What it is to fit in instead, e.g. 16GiB."
+        "--memory-budget",
+        metavar="SIZE",
+        help="The memory it has to fit in, instead of a device's, e.g. 16GiB.",
     )
     return profile(budget(command))
 
 
 def target(device: str | None, memory_budget: str | None) -> Target:
-    """What two options say. A budget counts before a device's memory."""
+    """Return what the two options say; a budget comes before a device's memory."""
     from reformer_bench.spec.units import parse_bytes
 
     profile = device_profile(device or "cpu")
@@ -96,7 +110,7 @@ def target(device: str | None, memory_budget: str | None) -> Target:
 
 
 def cases_of(options: dict[str, Any], seq_len: str, kind: str) -> list[Case]:
-    """The cases that the model options and lengths describe."""
+    """Return the cases that the model options and lengths describe."""
     from reformer_bench.run.adhoc import adhoc_cases, adhoc_suite, preset_names
 
     suite = adhoc_suite(

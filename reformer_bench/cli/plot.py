@@ -1,4 +1,4 @@
-"""``reformer-bench plot RUN``: the figures of a run."""
+"""``reformer-bench plot RUN`` draws the figures of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXIT_NOTHING = 4
     "formats",
     default="png,svg",
     show_default=True,
-    help="One or more of png, svg, pdf, with commas.",
+    help="One or more of png, svg and pdf, separated by commas.",
 )
 @click.option(
     "--quantity",

@@ -1,4 +1,4 @@
-"""``reformer-bench predict``: what a model would take, with nothing run."""
+"""``reformer-bench predict`` says what a model would take, without running it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Line:
     default="1K,4K,16K,64K",
     show_default=True,
     metavar="LENGTHS",
-    help="512,1024 or 512..64K (every doubling).",
+    help="Sequence lengths, e.g. 512,1024 or 512..64K (every doubling).",
 )
 @target_options
 @click.option(
@@ -49,14 +49,15 @@ class _Line:
     type=click.Choice(["table", "json", "csv"]),
     default="table",
     show_default=True,
-    help="JSON and CSV hold bytes and operations.",
+    help="JSON and CSV hold bytes and FLOPs.",
 )
 def predict(
     seq_len: str, device: str | None, memory_budget: str | None, output_format: str, **options: Any
 ) -> None:
-    """Predict peak memory and operations of a step, on no hardware at all.
+    """Predict the peak memory and the FLOPs of a step, without running it.
 
-    The model's real code runs on tensors that hold no memory, for any length.
+    The model's real code runs on tensors that hold no memory, so that any length can be predicted
+    for any device.
     """
     fit_in = target(device, memory_budget)
     cases = cases_of(options, seq_len, fit_in.profile.kind)
@@ -131,7 +132,7 @@ def _title(lines: list[_Line], fit_in: Target) -> str:
     from reformer_bench.spec.units import format_bytes
 
     case = lines[0].case
-    text = f"predicted {case.workload} of batch {case.batch} on {fit_in.profile.name}"
+    text = f"prediction: {case.workload} of batch {case.batch} on {fit_in.profile.name}"
     if fit_in.budget_bytes is not None:
-        text += f", {format_bytes(fit_in.budget_bytes)} to fit in"
+        text += f", which has to fit in {format_bytes(fit_in.budget_bytes)}"
     return text

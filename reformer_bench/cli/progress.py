@@ -1,4 +1,4 @@
-"""Progress of a run: a live line in a terminal, one plain line per finished case elsewhere."""
+"""The progress of a run: a live line in a terminal, a plain line per finished case elsewhere."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from reformer_bench.spec.units import format_bytes, format_tokens
 
 
 class Reporter(Protocol):
-    """Something that shows progress, between start and stop."""
+    """What shows progress, between start and stop."""
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to show progress."""
 
     def tell(self, progress: Progress) -> None:
-        """A case has been started or has ended."""
+        """Take note that a case has been started or has ended."""
 
     def stop(self) -> None:
-        """End, leaving the terminal as it was."""
+        """Stop showing progress, and leave the terminal as it was."""
 
 
 class Silent:
-    """Shows nothing."""
+    """A reporter that shows nothing."""
 
     def start(self) -> None:
-        """Nothing."""
+        """Do nothing at the start."""
 
     def tell(self, progress: Progress) -> None:
-        """Nothing."""
+        """Do nothing for a case."""
 
     def stop(self) -> None:
-        """Nothing."""
+        """Do nothing at the end."""
 
 
 class PlainLines:
-    """One aligned line per finished case."""
+    """A reporter that prints one aligned line per finished case."""
 
     def __init__(self, console: Console, cases: list[Case]) -> None:
         self._console = console
         self._width = max((len(case.variant) for case in cases), default=0)
 
     def start(self) -> None:
-        """Nothing."""
+        """Do nothing at the start."""
 
     def tell(self, progress: Progress) -> None:
         """Print the line of a case that has ended."""
@@ -62,11 +62,11 @@ class PlainLines:
         self._console.print(line, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Nothing."""
+        """Do nothing at the end."""
 
 
 class LiveLine:
-    """The finished cases scroll by; below them, what runs now and what is left."""
+    """A reporter that lets finished cases scroll by, and shows below what runs and what is left."""
 
     def __init__(self, console: Console, cases: list[Case]) -> None:
         self._lines = PlainLines(console, cases)
@@ -88,20 +88,20 @@ class LiveLine:
 
 
 def make_reporter(console: Console, cases: list[Case], *, quiet: bool) -> Reporter:
-    """What shows progress on a console."""
+    """Choose the reporter that suits a console."""
     if quiet:
         return Silent()
     return LiveLine(console, cases) if console.is_terminal else PlainLines(console, cases)
 
 
 def case_name(case: Case, width: int = 0) -> str:
-    """``reformer   4K × 2  train_step``."""
+    """Write a case's name as ``reformer   4K × 2  train_step``."""
     batch = f" × {case.batch}" if case.batch > 1 else ""
     return f"{case.variant:<{width}}  {format_tokens(case.length) + batch:>8}  {case.workload}"
 
 
 def case_line(record: Record, width: int = 0) -> str:
-    """A finished case in one line: its name and what came out."""
+    """Write a finished case in one line: its name and its result."""
     name = f"{case_name(record.case, width):<{width + 22}}"
     if record.outcome is not Outcome.OK:
         return f"{name}  {record.outcome.value}: {record.message or 'no reason given'}"

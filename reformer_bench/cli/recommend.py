@@ -1,4 +1,4 @@
-"""``reformer-bench recommend``: the fastest combination of switches that fits a budget."""
+"""``reformer-bench recommend`` names the fastest combination of switches that fits a budget."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ _COMBINATIONS = "ablation"
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Describe the model, e.g. model.n_layers=12 or optimizer=adafactor. Repeatable.",
+    help="Change the model, e.g. model.n_layers=12 or optimizer=adafactor. Repeatable.",
 )
-@click.option("--attention", metavar="A,B", help="Only these kinds, e.g. lsh,sdpa.")
+@click.option("--attention", metavar="A,B", help="Only these kinds of attention, e.g. lsh,sdpa.")
 @click.option(
     "--format",
     "output_format",
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
+    help="JSON is for other programs.",
 )
 def recommend(
     runs: tuple[Path, ...],
@@ -50,11 +51,12 @@ def recommend(
     attention: str | None,
     output_format: str,
 ) -> int:
-    """Choose among all combinations of attention, residual and feed-forward chunks.
+    """Name the fastest combination of attention, residual and feed-forward chunks that fits.
 
-    Figures come from RUN... where one has measured a combination at this length, and from
-    predictions where not; the table says which. The combinations are those of suite ablation; local
-    attention is among them, which sees its neighbourhood only. Exits with 4 when none fits.
+    RUN... are folders or records files of runs. Where one of them has measured a combination at
+    this length, its figures are taken; otherwise they are predicted, and the table says which is
+    which. The combinations are those of the suite ablation. Local attention is among them, although
+    a token then sees only its neighbourhood. Exits with 4 when no combination fits.
     """
     from reformer_bench.analysis.choices import options_of
     from reformer_bench.analysis.frontier import fastest_within
@@ -62,7 +64,9 @@ def recommend(
 
     fit_in = target(device, memory_budget)
     if fit_in.budget_bytes is None:
-        raise InputError("--memory-budget or --device-profile: give what the model is to fit in")
+        raise InputError(
+            "--memory-budget or --device-profile: one must say what the model is to fit in"
+        )
 
     def foretell(case: Case) -> tuple[int, int]:
         prediction = predict_case(case, profile=fit_in.profile)
@@ -95,7 +99,7 @@ def recommend(
 def _combinations(
     seq_len: str, settings: tuple[str, ...], fit_in: Target, attention: str | None
 ) -> list[Case]:
-    """Every combination at one length, with the user's settings on top."""
+    """Return every combination at one length, with the user's settings on top."""
     from reformer_bench.run import overrides
     from reformer_bench.run.expand import expand
     from reformer_bench.spec.suite import fields_of, find_suite
@@ -126,7 +130,7 @@ def _cost_text(cost: float, unit: str) -> str:
 
 
 def _title(cases: list[Case], fit_in: Target) -> str:
-    """What is chosen for: device, model and step."""
+    """Say what is chosen for: device, model and step."""
     from reformer_bench.spec.units import format_tokens
 
     case = cases[0]
@@ -173,7 +177,7 @@ def _sentence(best: Option | None, unit: str, fit_in: Target) -> str:
     if best is None:
         return f"No combination fits {_budget(fit_in)}."
     basis = (
-        "as counted FLOPs: no run has times for all of these, so only operations are compared"
+        "FLOPs are compared, because no run has a time for each of these"
         if unit == "FLOP"
         else best.cost_source
     )

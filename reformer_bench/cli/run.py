@@ -1,4 +1,4 @@
-"""``reformer-bench run``: measure a suite, show the result, and say where it is."""
+"""``reformer-bench run`` measures a suite, shows the result, and says where it is."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--suite", required=True, metavar="NAME", help="A suite's name, or a .toml file.")
-@click.option("--seq-len", metavar="LENGTHS", help="512,1024 or 512..64K (every doubling).")
+@click.option(
+    "--seq-len",
+    metavar="LENGTHS",
+    help="Sequence lengths, e.g. 512,1024 or 512..64K (every doubling).",
+)
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change the suite, e.g. model.n_hashes=8 or batches=1,2. Repeatable.",
+    help="Change a setting of the suite, e.g. model.n_hashes=8 or batches=1,2. Repeatable.",
 )
 @click.option("--variants", metavar="A,B", help="Only these variants of the suite.")
 @click.option(
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--device-profile",
     metavar="NAME",
-    help="With --device none: whose memory it is to fit in, e.g. a100-40.",
+    help="With --device none: the device to predict for, e.g. a100-40.",
 )
 @click.option(
     "--no-predict",
@@ -52,26 +56,30 @@ if TYPE_CHECKING:
     flag_value=False,
     default=True,
     type=bool,
-    help="Start cases without predicting first whether they fit.",
+    help="Measure without predicting first which cases fit.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run; an earlier run of the suite there is continued.",
+    help="Folder to write into. A run of the same suite that is there already is continued.",
 )
-@click.option("--memory-budget", metavar="SIZE", help="What a case may take, e.g. 16GiB.")
-@click.option("--case-timeout", type=float, metavar="SECONDS", help="Kill a case after this long.")
+@click.option(
+    "--memory-budget", metavar="SIZE", help="The most memory a case may take, e.g. 16GiB."
+)
+@click.option(
+    "--case-timeout", type=float, metavar="SECONDS", help="Stop a case that takes longer."
+)
 @click.option("--dry-run", is_flag=True, help="List what would run, and run nothing.")
 @click.option(
     "--executor",
     type=click.Choice(["local", "slurm"]),
     default="local",
     show_default=True,
-    help="slurm: one job array, one GPU each; SBATCH_* variables apply.",
+    help="Where cases run: on this machine, or in a Slurm job array, one GPU for each case.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def run(**options: object) -> int:
-    """Measure a suite: memory and time of every variant at every length."""
+    """Measure a suite: memory and time of each of its models at each length."""
     from reformer_bench.cli.console import make_console
 
     asked = run_options.Options(**options)  # type: ignore[arg-type]
@@ -193,7 +201,7 @@ def _measure(
 
 
 def _check_folder(folder: Path) -> None:
-    """InputError where a folder has files that are not a run's."""
+    """Raise InputError where a folder has files that aren't a run's."""
     from reformer_bench.store import RECORDS
 
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORDS).is_file():
@@ -201,7 +209,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _earlier(folder: Path, info: RunInfo, cases: list[Case], *, same_host: bool) -> Run | None:
-    """The run that a folder already holds, once it is sure that this one continues it."""
+    """Return the run that a folder already holds, once it is sure that this one continues it."""
     from reformer_bench.run.resume import check_continues
     from reformer_bench.store import RECORDS, load_run
 
@@ -283,10 +291,12 @@ def _conclude(
         for path in (folder / RECORDS, *written):
             console.print(str(path), markup=False, soft_wrap=True)
     if not measured:
-        click.echo("Error: nothing was measured: no case ended with outcome ok", err=True)
+        click.echo("Error: no case finished, so nothing was measured", err=True)
         return exits.NOTHING_MEASURED
     failed = sum(record.outcome is Outcome.ERROR for record in records)
     if failed:
-        click.echo(f"Error: {_counted(failed)} ended in an error, not for memory or time", err=True)
+        click.echo(
+            f"Error: {_counted(failed)} failed for another reason than memory or time", err=True
+        )
         return exits.CASE_ERROR
     return 0

@@ -1,4 +1,4 @@
-"""Options of ``reformer-bench run``, and what each of them becomes."""
+"""The options of ``reformer-bench run``, and what becomes of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST_BUDGET_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for, as written."""
+    """The options as the user wrote them."""
 
     suite: str
     seq_len: str | None
@@ -41,20 +41,21 @@ class Options:
 
     @property
     def predicts_only(self) -> bool:
-        """Whether nothing is to be run at all."""
+        """Whether nothing is to be run."""
         return self.device == "none"
 
 
 def resolved_suite(asked: Options) -> Suite:
-    """The suite asked for, with everything the options change in it."""
+    """Return the suite asked for, with everything that the options change."""
     from reformer_bench.spec.suite import find_suite
 
     return _changed(find_suite(asked.suite), asked)
 
 
 def resolved_parts(asked: Options) -> tuple[Suite, list[Suite]]:
-    """The suite asked for and the suites it stands for, each as changed: itself, or those it
-    includes."""
+    """Return the suite asked for and the suites that it stands for (itself, or those it includes),
+    with everything that the options change.
+    """
     from reformer_bench.spec.suite import find_suite, parts_of
 
     suite = find_suite(asked.suite)
@@ -85,7 +86,7 @@ def _changed(suite: Suite, asked: Options) -> Suite:
 
 
 def memory_budget(asked: Options) -> int | None:
-    """The budget in bytes; None where none was given."""
+    """Return the budget in bytes; None where none was given."""
     from reformer_bench.spec.units import format_bytes, parse_bytes
 
     if asked.memory_budget is None:
@@ -104,7 +105,7 @@ def memory_budget(asked: Options) -> int | None:
 
 
 def check_budget(info: RunInfo) -> None:
-    """InputError where the budget is more than the device has."""
+    """Raise InputError where the budget is more than the device has."""
     from reformer_bench.spec.units import format_bytes
 
     budget, memory = info.memory_budget_bytes, info.environment.device_memory_bytes
@@ -118,7 +119,7 @@ def check_budget(info: RunInfo) -> None:
 def predictions(
     cases: list[Case], asked: Options, executor: Executor, console: Console
 ) -> Predictions:
-    """What each case will take, by its id; nothing where the user asked for none."""
+    """Predict each case, by its id; none where the user asked for no predictions."""
     if not asked.predict:
         return {}
     from reformer_bench.run.executors.local import LocalExecutor
@@ -132,7 +133,7 @@ def predictions(
 
 
 def make_executor(asked: Options) -> Executor:
-    """The executor of that name."""
+    """Make the executor of a name."""
     if asked.executor == "slurm":
         from reformer_bench.run.executors.slurm import SlurmExecutor
 
@@ -143,7 +144,7 @@ def make_executor(asked: Options) -> Executor:
 
 
 def check_installed(suite: Suite) -> None:
-    """InputError before anything is measured, where a variant's library is missing."""
+    """Raise InputError, before anything is measured, where a variant's library is missing."""
     from reformer_bench.peers.installed import check_installed as check_library
     from reformer_bench.spec.suite import fields_of
 

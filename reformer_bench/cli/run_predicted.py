@@ -1,4 +1,4 @@
-"""``reformer-bench run --device none``: a suite of predictions, with nothing run."""
+"""``reformer-bench run --device none`` predicts a suite and runs nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_predicted(
     executor: Executor,
     console: Console,
 ) -> int:
-    """Predict every case on a device profile, keep the records, and show them."""
+    """Predict every case for a device profile, keep the records, and show them."""
     from reformer_bench.run.expand import expand
     from reformer_bench.run.predictions import predicted_record
     from reformer_bench.store import RECORDS, RunInfo, RunWriter, run_folder_name
@@ -60,7 +60,7 @@ def run_predicted(
 
 
 def _environment(here: Environment, profile: DeviceProfile) -> Environment:
-    """Of this machine, with the device that was predicted for."""
+    """Return this machine's environment with the device that was predicted for."""
     return here.model_copy(
         update={
             "device_kind": profile.kind,

@@ -1,4 +1,4 @@
-"""Records of several runs together, for commands that judge or choose by them."""
+"""The records of several runs together, for commands that judge or choose by them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 
 def _machine(record: Record) -> str:
-    """What decides a measurement's time, in words."""
+    """Name in words what decides the time of a measurement."""
     env = record.environment
     threads = f", {env.torch_threads} threads" if env.device_kind == "cpu" else ""
     return f"{env.device_name}{threads}, torch {env.torch_version}, host {env.hostname_hash[:6]}"
 
 
 def load_records(runs: tuple[Path, ...]) -> list[Record]:
-    """The records of several runs. InputError where measurements are of different machines."""
+    """Load the records of several runs; InputError where they were measured on different
+    machines.
+    """
     from reformer_bench.analysis.quantities import is_measured
     from reformer_bench.store import load_run
 
@@ -43,6 +45,6 @@ def load_records(runs: tuple[Path, ...]) -> list[Record]:
     if len(devices) > 1:
         (one, first), (other, second), *_ = devices.items()
         raise InputError(
-            f"{first} was measured on {one!r} and {second} on {other!r}: one machine at a time"
+            f"{first} was measured on {one!r} and {second} on {other!r}: give one machine's runs"
         )
     return records

@@ -1,4 +1,4 @@
-"""``reformer-bench show RUN``: the tables of a run."""
+"""``reformer-bench show RUN`` prints the tables of a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--details", is_flag=True, help="Everything measured, case by case.")
-@click.option("--breakdown", is_flag=True, help="What the bytes at each peak are.")
+@click.option("--details", is_flag=True, help="Show everything that was measured, case by case.")
+@click.option("--breakdown", is_flag=True, help="Show what the memory at each peak is made of.")
 @click.option(
     "--relative-to",
     metavar="VARIANT",
-    help="Figures also as multiples of this variant's (default: what the suite names).",
+    help="Show figures as multiples of this variant's too (default: the one the suite names).",
 )
 @click.option(
     "--format",
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 def show(
     run: Path, details: bool, breakdown: bool, relative_to: str | None, output_format: str
 ) -> None:
-    """Show the tables of RUN, a run's folder or its records file.
+    """Show the tables of a run. RUN is its folder or its records file.
 
-    Without options: peak memory and throughput by variant and length, and where each variant
-    stopped.
+    Without options they show the peak memory and the throughput of each variant at each length,
+    and why a case has none.
     """
     from reformer_bench.spec.errors import InputError
     from reformer_bench.store import load_run
@@ -61,7 +61,7 @@ def show(
 
 
 def _baseline(run: Run, asked: str | None) -> str | None:
-    """The variant that figures are given as multiples of; None: none."""
+    """Return the variant that figures are given as multiples of; None stands for none."""
     from reformer_bench.spec.errors import InputError
 
     if asked is None:

@@ -1,4 +1,4 @@
-"""``reformer-bench suites``: what comes with the package to be measured."""
+"""``reformer-bench suites`` lists what comes with the package to be measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command()
 def suites() -> None:
-    """List the suites: what each measures, for which claim, and how long it takes."""
+    """List the suites: what each measures, for which claim of the paper, and how long it takes."""
     from reformer_bench.cli.console import make_console
     from reformer_bench.spec.suite import shipped_suites
 

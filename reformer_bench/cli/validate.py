@@ -1,4 +1,4 @@
-"""``reformer-bench validate``: predicted against measured memory, on random configurations."""
+"""``reformer-bench validate`` compares predicted with measured memory on random models."""
 
 from __future__ import annotations
 
@@ -20,17 +20,31 @@ EXIT_TOO_FAR_OFF = 1
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(min=1), default=24, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="How many models to compare.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Another seed draws other models.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Threads of torch; kernels have buffers for each.",
+    help="PyTorch's threads. Operators keep a buffer for each, so they change the peak.",
 )
 @click.option(
-    "--max-error", metavar="PERCENT", help="Exit with 1 when a case is off by more, e.g. 1%."
+    "--max-error",
+    metavar="PERCENT",
+    help="Exit with 1 when a prediction is off by more, e.g. 1%.",
 )
 @click.option(
     "--format",
@@ -38,11 +52,13 @@ EXIT_TOO_FAR_OFF = 1
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
+    help="JSON is for other programs.",
 )
 def validate(count: int, seed: int, threads: int, max_error: str | None, output_format: str) -> int:
-    """Predict and measure random small configurations on this machine's CPU.
+    """Compare predicted and measured peaks of random small models on this machine's CPU.
 
-    Prints each case's error, their mean and worst, and the worst case's breakdown.
+    The table has the error of each case; below it are the mean and the largest error, and what the
+    peak of the worst case is made of.
     """
     bound = None if max_error is None else _share(max_error)
     from reformer_bench.run.validate import compare, random_cases

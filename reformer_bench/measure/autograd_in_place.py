@@ -24,14 +24,15 @@ _WRAPPERS = 3
 
 
 Holders = tuple[int, int, int]
-"""How many hold a tensor, its storage and its Python object."""
+"""How many references hold a tensor, its storage and its Python object."""
 
 
 def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tensor] | None:
-    """For the operands of an addition: (into which, what), if autograd would add in place.
+    """Return, for the operands of an addition, into which autograd would add what, if it would at
+    all.
 
-    ``single`` are the holders of a gradient that is autograd's own. To be called by
-    ``__torch_dispatch__`` itself, with its own arguments.
+    ``single`` are the holders of a gradient that only autograd holds. It is to be called by
+    ``__torch_dispatch__`` itself, with that method's own arguments.
     """
     if len(args) != 2 or torch.is_grad_enabled() or not _called_by_engine():
         return None
@@ -42,7 +43,7 @@ def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tenso
 
 
 def _called_by_engine() -> bool:
-    """Whether no Python code, but autograd itself, has called the operator."""
+    """Whether autograd itself, and no Python code, has called the operator."""
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_WRAPPERS):
         frame = frame.f_back if frame is not None else None
@@ -64,9 +65,9 @@ def _holders(args: tuple[Any, ...]) -> list[Holders]:
 
 @functools.cache
 def single_holder() -> Holders:
-    """The holders of a gradient that only autograd has, as they look from a dispatch mode.
+    """Count the holders that a dispatch mode sees of a gradient that only autograd holds.
 
-    To be asked for outside any mode and any backward pass.
+    It has to be called outside any mode and any backward pass.
     """
     seen: list[Holders] = []
 

@@ -1,4 +1,4 @@
-"""StepClock: how long each phase of a step took, on the host's clock or the device's."""
+"""StepClock measures how long each phase of a step took, by the host's clock or the device's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PHASES = ("forward", "backward", "optimizer")
 
 
 class _Instants(Protocol):
-    """Instants of one device and the time between two of them."""
+    """Instants of one device, and the time between two of them."""
 
     def now(self) -> Any: ...
 
@@ -26,7 +26,7 @@ class _Instants(Protocol):
 
 
 class _HostInstants:
-    """The host's performance counter."""
+    """Instants of the host's performance counter."""
 
     def now(self) -> float:
         return time.perf_counter()
@@ -39,7 +39,7 @@ class _HostInstants:
 
 
 class _CudaInstants:
-    """Events on the device's current stream: what the device did, without the host's lead."""
+    """Events on the device's current stream, which tell when the device did its work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -66,8 +66,8 @@ class _Interval:
 class StepClock:
     """Times the phases of one step after another.
 
-    ``with clock.phase("forward"): ...`` for each phase, then ``clock.finish()`` at the step's
-    end: the only place where a CUDA device is waited for.
+    A step enters ``with clock.phase("forward"):`` for each phase, and calls ``clock.finish()`` at
+    its end, the only place where a CUDA device is waited for.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -78,9 +78,9 @@ class StepClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What runs inside counts to that phase; a phase run twice counts both times.
+        """Count what runs inside to a phase; a phase that runs twice counts both times.
 
-        Raises ValueError for a name other than forward, backward, optimizer.
+        Raises ValueError for a name other than forward, backward and optimizer.
         """
         if name not in _PHASES:
             raise ValueError(f"{name!r} is not a phase of a step (allowed: {', '.join(_PHASES)})")
@@ -89,10 +89,10 @@ class StepClock:
         self._intervals.append(_Interval(name, start, self._instants.now()))
 
     def finish(self) -> StepSample:
-        """The step's times in ms, and the clock is ready for the next one.
+        """Return the step's times in ms, and make the clock ready for the next step.
 
-        The total runs from the first phase's start to the last one's end. RuntimeError without
-        any phase.
+        The total runs from the start of the first phase to the end of the last. RuntimeError is
+        raised when there was no phase.
         """
         if not self._intervals:
             raise RuntimeError("a step without phases has no time")

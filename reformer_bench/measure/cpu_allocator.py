@@ -19,10 +19,11 @@ from reformer_bench.spec.record import AllocatorMemory
 
 
 class CpuRecording:
-    """Phases and labels put while it runs; the timeline, once it has ended.
+    """What PyTorch's CPU allocator did in several steps, with the phases and labels put
+    meanwhile.
 
-    Use ``record_cpu_allocations``. Bytes are those asked of the allocator, without the C
-    library's own rounding; memory alive before the recording is not in it.
+    It is made by ``record_cpu_allocations``. Bytes are those asked of the allocator, without the C
+    library's own rounding; memory that was alive before the recording isn't in it.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,9 @@ class CpuRecording:
 
     @contextmanager
     def phase(self, name: str, step: int = 0) -> Iterator[None]:
-        """What runs inside is that phase of that step; the build counts to the cold step, 0."""
+        """Count what runs inside to that phase of that step; the build counts to the cold
+        step, 0.
+        """
         start = self._profile.mark()
         try:
             yield
@@ -41,15 +44,16 @@ class CpuRecording:
             self._phases.append((name, start, self._profile.mark(), step))
 
     def label(self, kind: LabelKind, tensors: Iterable[torch.Tensor]) -> None:
-        """Says what the storages of these tensors are, for as long as each lives from its
-        allocation on; tensors on other devices are passed over."""
+        """Say what the storages of these tensors are, for as long as each lives; tensors on other
+        devices are passed over.
+        """
         mark = self._profile.mark()
         for tensor in tensors:
             if tensor.device.type == "cpu":
                 self._labels.append((kind, mark, tensor.untyped_storage().data_ptr()))
 
     def finish(self) -> None:
-        """Ends the recording; after this ``timeline`` is there."""
+        """End the recording; after this ``timeline`` is there."""
         self._profile.stop()
         time_of = self._profile.time_of
         self._timeline = Timeline.from_events(
@@ -63,7 +67,7 @@ class CpuRecording:
 
     @property
     def timeline(self) -> Timeline:
-        """The events, phases and labels. RuntimeError while the recording still runs."""
+        """The events, phases and labels; RuntimeError while the recording still runs."""
         if self._timeline is None:
             raise RuntimeError("the recording has not ended: read its timeline after the block")
         return self._timeline
@@ -71,8 +75,9 @@ class CpuRecording:
     def allocator_memory(
         self, cold_step: int = 0, warm_step: int | None = None
     ) -> AllocatorMemory | None:
-        """The record's part, with the breakdown at the warm step's peak (the cold one's without
-        a warm step); None where the cold step has no phases."""
+        """Return the record's part, with the breakdown at the warm step's peak (the cold one's
+        without a warm step); None where the cold step has no phases.
+        """
         return allocator_memory(self.timeline, "cpu-allocator-events", cold_step, warm_step)
 
     def start(self) -> None:
@@ -82,7 +87,7 @@ class CpuRecording:
 
 @contextmanager
 def record_cpu_allocations() -> Iterator[CpuRecording]:
-    """Records while the block runs, and keeps what it has where the block raises.
+    """Record while the block runs, and keep what there is even where the block raises.
 
     Ending the recording needs about 2 KiB of host memory and 10 µs for each event: read the
     process's high-water mark, and lift any memory limit, before the block ends.

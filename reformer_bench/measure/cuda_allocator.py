@@ -23,8 +23,8 @@ from reformer_bench.spec.record import AllocatorMemory, Breakdown, Phase, PhaseP
 class CudaRecording:
     """The same interface as a CPU recording, and a trace of one step for the breakdown.
 
-    Use ``record_cuda_allocations``. Peaks are the allocator's statistics, reset before each
-    phase, so they cost nothing and count what was alive before the phase.
+    It is made by ``record_cuda_allocations``. Peaks are the allocator's statistics, reset before
+    each phase; they cost nothing, and count what was alive before the phase.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,9 +36,10 @@ class CudaRecording:
 
     @contextmanager
     def phase(self, name: str, step: int = 0) -> Iterator[None]:
-        """What runs inside is that phase of that step; the build counts to the cold step, 0.
+        """Count what runs inside to that phase of that step; the build counts to the cold
+        step, 0.
 
-        The allocator works in the order of the host, so nothing is synchronised.
+        The allocator works in the order of the host, so that nothing is synchronised.
         """
         phase = known_phase(name)
         trace = self._trace
@@ -52,9 +53,11 @@ class CudaRecording:
                 trace.phases.append((name, start, trace.profile.mark(), step))
 
     def label(self, kind: LabelKind, tensors: Iterable[torch.Tensor]) -> None:
-        """Says what the storages of these tensors are; tensors elsewhere are passed over.
+        """Say what the storages of these tensors are; tensors on other devices are passed
+        over.
 
-        A label put before the trace counts in it for those tensors that are still alive then.
+        A label that was put before the trace counts in it for those tensors that are still alive
+        then.
         """
         ours = [tensor for tensor in tensors if tensor.device == self._device]
         self._labelled += [(kind, TensorWeakRef(tensor)) for tensor in ours]
@@ -63,9 +66,9 @@ class CudaRecording:
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
-        """The step that runs inside is traced, allocation by allocation, for the breakdown.
+        """Trace the step that runs inside, allocation by allocation, for the breakdown.
 
-        Give it a step of its own: the trace costs time and host memory.
+        The trace costs time and host memory, so it should have a step of its own.
         """
         trace = _Trace(self._device)
         alive = [(kind, ref()) for kind, ref in self._labelled]
@@ -91,8 +94,9 @@ class CudaRecording:
     def allocator_memory(
         self, cold_step: int = 0, warm_step: int | None = None
     ) -> AllocatorMemory | None:
-        """The record's part, with the traced step's breakdown; None where the cold step has no
-        phases."""
+        """Return the record's part, with the traced step's breakdown; None where the cold step has
+        no phases.
+        """
         cold = self._peaks_of(cold_step)
         if not cold:
             return None
@@ -116,7 +120,9 @@ class CudaRecording:
         return tuple(peak for found, peak in self._peaks if found == step)
 
     def _breakdown(self) -> tuple[Breakdown | None, Phase | None]:
-        """The traced step's breakdown, if the trace agrees with the statistics to the byte."""
+        """Return the traced step's breakdown, if the trace agrees with the statistics to
+        the byte.
+        """
         if self._traced is None:
             return None, None
         timeline, step = self._traced
@@ -157,7 +163,7 @@ class _Trace:
 
 
 def allocated_blocks(snapshot: dict, device: torch.device) -> list[tuple[int, int]]:
-    """(address, bytes) of every block in use on a device, from an allocator snapshot."""
+    """Return (address, bytes) of every block in use on a device, from an allocator snapshot."""
     return [
         (block["address"], block["size"])
         for segment in snapshot["segments"]
@@ -169,7 +175,7 @@ def allocated_blocks(snapshot: dict, device: torch.device) -> list[tuple[int, in
 
 @contextmanager
 def record_cuda_allocations(device: torch.device) -> Iterator[CudaRecording]:
-    """Records while the block runs; ValueError for a device that is no CUDA device."""
+    """Record while the block runs; ValueError for a device that is no CUDA device."""
     if device.type != "cuda":
         raise ValueError(f"expected a CUDA device, got {str(device)!r}")
     # The allocator's statistics refuse to be reset before the first use of the device.

@@ -1,4 +1,4 @@
-"""DeviceModel: how a kind of device allocates, as far as that is known without the device."""
+"""DeviceModel describes how a kind of device allocates, as far as that is known without it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DeviceModel:
     wraps_numbers: bool
     """Whether Python numbers become tensors in the device's memory."""
     constant_bytes: int = 0
-    """Held from the first matrix product on, for as long as the process lives."""
+    """What is held from the first matrix product on, for as long as the process lives."""
 
 
 def _blocks(n_bytes: int) -> int:
@@ -35,5 +35,5 @@ CPU = DeviceModel("cpu", exactly, hidden_on_cpu, wraps_numbers=True)
 
 
 def cuda(workspace_bytes: int) -> DeviceModel:
-    """A CUDA device whose cuBLAS takes a workspace of that size."""
+    """Describe a CUDA device whose cuBLAS takes a workspace of that size."""
     return DeviceModel("cuda", _blocks, hidden_on_cuda, False, workspace_bytes)

@@ -29,7 +29,9 @@ _C_LIBRARY_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF")
 
 
 def collect(device: torch.device) -> Environment:
-    """What decides a measurement besides the case. Reads the system; measures nothing."""
+    """Collect what decides a measurement besides the case. It reads the system and measures
+    nothing.
+    """
     is_cuda = device.type == "cuda"
     cpu = cpu_model()
     return Environment(
@@ -57,7 +59,7 @@ def collect(device: torch.device) -> Environment:
 
 
 def cpu_model() -> str:
-    """The processor's name from /proc/cpuinfo, else what the platform calls it."""
+    """Return the processor's name from /proc/cpuinfo, or else what the platform calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -70,7 +72,7 @@ def cpu_model() -> str:
 
 
 def cpu_count() -> int:
-    """Processors this process may run on, not those the machine has."""
+    """Count the processors that this process may run on, not those that the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -82,7 +84,7 @@ def host_memory_bytes(
         Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
     ),
 ) -> int:
-    """The machine's memory, or the container's limit where that is lower."""
+    """Return the machine's memory, or the container's limit where that is lower."""
     total = int(psutil.virtual_memory().total)
     for path in limits:
         try:
@@ -95,10 +97,11 @@ def host_memory_bytes(
 
 
 def commit(root: Path) -> str | None:
-    """The commit checked out at a folder, with -dirty after changes to tracked files.
+    """Return the commit checked out at a folder, with -dirty after changes to tracked
+    files.
 
-    None where the folder isn't itself the top of a checkout: an installed package may lie inside
-    somebody else's. None as well without git or without a commit.
+    It is None where the folder isn't itself the top of a checkout, since an installed package may
+    lie inside somebody else's; and None without git or without a commit.
     """
     if not (root / ".git").exists():
         return None
@@ -135,20 +138,20 @@ def _driver_version() -> str | None:
 
 
 def _cuda_settings() -> str:
-    """PYTORCH_ALLOC_CONF, under its older name too."""
+    """Return PYTORCH_ALLOC_CONF, also by its older name."""
     new, old = os.environ.get("PYTORCH_ALLOC_CONF"), os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
     return new or old or ""
 
 
 def _host_settings() -> str:
-    """What the environment tells the C library's allocator, or that there is another one."""
+    """Return what the environment tells the C library's allocator, or that another one is used."""
     names = [*_C_LIBRARY_SETTINGS, *sorted(n for n in os.environ if n.startswith("MALLOC_"))]
     found = {name: os.environ[name] for name in names if os.environ.get(name)}
     return " ".join(f"{name}={value}" for name, value in found.items())
 
 
 def _versions() -> dict[str, str]:
-    """Versions of the packages that can change a result, of those installed."""
+    """Return the versions of those installed packages that can change a result."""
     found = {}
     for name in _PACKAGES:
         try:

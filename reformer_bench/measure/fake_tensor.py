@@ -1,8 +1,9 @@
-"""FakeRecording: what a run would allocate, from a run on fake tensors that hold no memory.
+"""FakeRecording records what a run would allocate, from a run on tensors that hold no
+memory.
 
-The code that runs is the real one; operators only work out shapes. On a PyTorch built without CUDA
-fake CUDA tensors abort in autograd, so the tensors are fake CPU tensors and the device's ways are
-modelled: see DeviceModel.
+The code that runs is the real one; operators only work out shapes. On a PyTorch built without CUDA,
+fake CUDA tensors abort in autograd. So the tensors are fake CPU tensors, and DeviceModel imitates
+the ways of the device.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ operator on tensors of both is an error. Its tensors are not recorded."""
 
 
 class FakeRecording:
-    """The same interface as a CPU recording; the clock counts events.
+    """The same interface as a CPU recording, with a clock that counts events.
 
-    Use ``record_fake_allocations``.
+    It is made by ``record_fake_allocations``.
     """
 
     def __init__(self, device: DeviceModel) -> None:
@@ -63,7 +64,7 @@ class FakeRecording:
 
     @contextmanager
     def phase(self, name: str, step: int = 0) -> Iterator[None]:
-        """What runs inside is that phase of that step."""
+        """Count what runs inside to that phase of that step."""
         start, counted = len(self.ledger), self._counted
         try:
             yield
@@ -73,14 +74,14 @@ class FakeRecording:
             self.flops[step] = self.flops.get(step, 0) + self._counted - counted
 
     def label(self, kind: LabelKind, tensors: Iterable[torch.Tensor]) -> None:
-        """Says what the storages of these tensors are."""
+        """Say what the storages of these tensors are."""
         now = len(self.ledger) - 1
         numbers = (self.ledger.number_of(tensor) for tensor in tensors)
         self._labels += [Label(kind, now, number) for number in numbers if number is not None]
 
     @contextmanager
     def at(self, place: str | None) -> Iterator[None]:
-        """What is allocated inside is allocated at that place of the model; None: no change."""
+        """Count what is allocated inside to a place of the model; None changes nothing."""
         before = self.ledger.place
         if place is not None:
             self.ledger.place = place
@@ -90,9 +91,10 @@ class FakeRecording:
             self.ledger.place = before
 
     def once(self, key: Hashable, work: Callable[[], None]) -> None:
-        """Follow work that has not been followed under this key; else write down what it did.
+        """Follow work that has not been followed under this key; otherwise write down
+        what it did.
 
-        ``key`` must decide the shapes of everything the work makes. Work that leaves something
+        ``key`` must decide the shapes of everything that the work makes. Work that leaves something
         allocated, or frees what was there before, is followed each time.
         """
         known = self._known.get(key)
@@ -125,7 +127,7 @@ class FakeRecording:
             self._counted += formula(*args, **kwargs, out_val=out)
 
     def finish(self) -> None:
-        """Ends the recording; after this ``timeline`` is there."""
+        """End the recording; after this ``timeline`` is there."""
         import numpy as np
 
         self.ledger.close()
@@ -136,7 +138,7 @@ class FakeRecording:
 
     @property
     def timeline(self) -> Timeline:
-        """The events, phases and labels. RuntimeError while the recording still runs."""
+        """The events, phases and labels; RuntimeError while the recording still runs."""
         if self._timeline is None:
             raise RuntimeError("the recording has not ended: read its timeline after the block")
         return self._timeline
@@ -144,11 +146,13 @@ class FakeRecording:
     def allocator_memory(
         self, cold_step: int = 0, warm_step: int | None = None
     ) -> AllocatorMemory | None:
-        """The record's part, as a CPU recording has it."""
+        """Return the record's part, as a CPU recording has it."""
         return allocator_memory(self.timeline, "fake-tensor", cold_step, warm_step)
 
     def by_place(self, peak: Peak) -> dict[tuple[str, str], int]:
-        """Bytes alive at a peak by (place, kind); place "" is what runs outside any."""
+        """Return the bytes alive at a peak by (place, kind); the place "" is what runs
+        outside any.
+        """
         found: dict[tuple[str, str], int] = {}
         for number, size, kind in self.timeline.alive_at(peak):
             key = (self.ledger.places.get(number, ""), kind)
@@ -195,7 +199,7 @@ class _Follower(TorchDispatchMode):
 
 @contextmanager
 def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording]:
-    """Tensors made while the block runs are fake, and what they would take is recorded.
+    """Make the tensors of the block fake, and record what they would take.
 
     Raises NotPredictableError, naming operator and source line, where the code inside depends on
     the values of tensors.

@@ -1,4 +1,4 @@
-"""Matrix-product operations: how many a callable does, and how many a second the device can do."""
+"""Counts how many FLOPs a callable does, and measures how many a second the device can do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def _mv(a_MK: Any, _x_K: Any, *_: Any, **__: Any) -> int:
 
 
 def _attention(q_BHLD: Any, k_BHLD: Any, v_BHLD: Any, *_: Any, **__: Any) -> int:
-    """Scores and their product with the values; a causal mask saves nothing in this count."""
+    """Count the scores and their product with the values; a causal mask saves nothing in this
+    count.
+    """
     b, h, lq, d = q_BHLD
     lk, dv = k_BHLD[2], v_BHLD[3]
     return 2 * b * h * lq * lk * (d + dv)
@@ -39,7 +41,9 @@ def _attention(q_BHLD: Any, k_BHLD: Any, v_BHLD: Any, *_: Any, **__: Any) -> int
 def _attention_backward(
     _grad: Any, q_BHLD: Any, k_BHLD: Any, v_BHLD: Any, *_: Any, **__: Any
 ) -> int:
-    """Scores again, then the gradients of scores, values, queries and keys: five products."""
+    """Count five products: the scores again, and the gradients of scores, values, queries
+    and keys.
+    """
     b, h, lq, d = q_BHLD
     lk, dv = k_BHLD[2], v_BHLD[3]
     return 2 * b * h * lq * lk * (3 * d + 2 * dv)
@@ -57,7 +61,7 @@ _OURS: dict[Any, Callable[..., int]] = {
 
 
 def missing_formulas() -> dict[Any, Callable[..., int]]:
-    """Formulas for those of the operators used here that torch's own registry leaves out."""
+    """Return formulas for those operators used here that torch's own registry leaves out."""
     return {op: formula for op, formula in _OURS.items() if op not in flop_registry}
 
 
@@ -73,10 +77,11 @@ class _NoModules:
 
 
 def count_flops(step: Callable[[], object]) -> int:
-    """Operations of every matrix product and attention kernel that a call of ``step`` runs.
+    """Count the FLOPs of every matrix product and attention kernel that a call of
+    ``step`` runs.
 
     A multiplication and its addition are two. Recomputation counts as often as it runs. Attention
-    counts as unmasked, as torch counts it. Element-wise work isn't counted.
+    counts as unmasked, as in torch's own counter. Element-wise work isn't counted.
     """
     counter = FlopCounterMode(display=False, custom_mapping=missing_formulas())
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
@@ -86,10 +91,10 @@ def count_flops(step: Callable[[], object]) -> int:
 
 
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """The best speed of one large square matrix product on a device, in operations a second.
+    """Measure the best speed of one large square matrix product on a device, in FLOP/s.
 
-    Takes at most about 0.3 s on a CPU, and up to 100 MiB (400 on CUDA) of the device's memory
-    while it runs: keep it away from what is being measured.
+    It takes at most about 0.3 s on a CPU, and up to 100 MiB (400 on CUDA) of the device's memory
+    while it runs, so it must be kept away from what is being measured.
     """
     largest = 8192 if device.type == "cuda" else 2048
     best = 0.0
@@ -101,7 +106,9 @@ def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
 def _products(
     device: torch.device, dtype: torch.dtype, largest: int, budget_s: float = 0.25
 ) -> Iterator[tuple[int, float]]:
-    """(size, seconds) of products of growing size, then of repeats, until the time is used up."""
+    """Yield (size, seconds) of products of growing size, then of repeats, until the time is used
+    up.
+    """
     began = time.perf_counter()
     size, seconds = 256, 0.0
     while True:
@@ -121,7 +128,7 @@ def _products(
 
 
 def _timed_product(a: torch.Tensor, out: torch.Tensor) -> float:
-    """Seconds of a·a."""
+    """Return how many seconds a·a takes."""
     if a.device.type != "cuda":
         start = time.perf_counter()
         torch.mm(a, a, out=out)

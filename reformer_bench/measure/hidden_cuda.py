@@ -20,7 +20,7 @@ def _round_up(n: int, multiple: int) -> int:
 
 
 def _logsumexp(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
-    """exp(x − max) of the whole input, and the maxima: the same code as on the CPU."""
+    """Count exp(x − max) of the whole input, and the maxima; the code is the same as on the CPU."""
     return (x.numel() + out.numel()) * x.dtype.itemsize
 
 
@@ -33,7 +33,9 @@ def _sort(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
 
 
 def _attention_forward(out: Any, q: Tensor, *_: Any, **__: Any) -> int:
-    """Flash (half precision) and memory-efficient (float32) kernels hold no scores."""
+    """Count nothing: flash (half precision) and memory-efficient (float32) kernels hold
+    no scores.
+    """
     return 0
 
 
@@ -56,6 +58,6 @@ _OF_CUDA: dict[Any, Callable[..., int]] = {
 
 
 def hidden_on_cuda(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Bytes that an operator holds on CUDA beside its results and arguments; an estimate."""
+    """Estimate the bytes that an operator holds on CUDA beside its results and arguments."""
     formula = _OF_CUDA.get(operator.overloadpacket)
     return 0 if formula is None else formula(out, *args, **kwargs)

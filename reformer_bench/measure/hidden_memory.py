@@ -21,7 +21,8 @@ from reformer_bench.measure.promotion import common_dtype, dtype_of_number
 _aten = torch.ops.aten
 
 Hidden = Callable[..., int]
-"""(result, *arguments) to the bytes an operator holds, at its worst, beside its results."""
+"""A function of an operator's result and arguments: the most bytes that the operator holds beside
+them."""
 
 
 def _bytes(tensor: Tensor, dtype: torch.dtype | None = None) -> int:
@@ -29,7 +30,9 @@ def _bytes(tensor: Tensor, dtype: torch.dtype | None = None) -> int:
 
 
 def _number_bytes(number: complex) -> int:
-    """A Python number becomes a tensor of one element of int64, double, bool or complex double."""
+    """Return the size of the tensor that a Python number becomes: one element of int64, double,
+    bool or complex double.
+    """
     return 1 if isinstance(number, bool) else 16 if isinstance(number, complex) else 8
 
 
@@ -51,7 +54,7 @@ def _elementwise(out: Any, *operands: Any, **_: Any) -> int:
 
 
 def _divide(out: Any, *operands: Any, **options: Any) -> int:
-    """True division of integers computes in floats."""
+    """Count true division of integers, which computes in floats."""
     common = common_dtype(operands)
     if common.is_floating_point or options.get("rounding_mode") is not None:
         return _elementwise(out, *operands)
@@ -61,13 +64,14 @@ def _divide(out: Any, *operands: Any, **options: Any) -> int:
 
 
 def _with_scale(out: Any, *operands: Any, **_: Any) -> int:
-    """addcmul, addcdiv: the factor ``value`` stays a number."""
+    """Count addcmul and addcdiv, in which the factor ``value`` stays a number."""
     return _elementwise(out, *operands[:3])
 
 
 def _sum(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
-    """Integers are copied to int64 before they are added; a full sum of many elements has a place
-    for each thread (TensorIteratorReduce.cpp, two_pass_reduction)."""
+    """Count the copy to int64 that is made of integers, and the place that a full sum of many
+    elements has for each thread (TensorIteratorReduce.cpp, two_pass_reduction).
+    """
     copy = _bytes(x, out.dtype) if x.dtype != out.dtype and not x.dtype.is_floating_point else 0
     return copy + _full_reduction(out, x)
 
@@ -80,19 +84,22 @@ def _full_reduction(out: Tensor, x: Tensor, n_results: int = 1) -> int:
 
 
 _GRAIN = 32768
-"""at::internal::GRAIN_SIZE: elements that one thread takes at least."""
+"""The fewest elements that one thread takes (at::internal::GRAIN_SIZE)."""
 
 
 def _mean(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
-    """A sum, then divided in place by a wrapped number; of bfloat16 a float32 copy is summed."""
+    """Count a sum that is divided in place by a wrapped number; of bfloat16, a float32 copy is
+    summed.
+    """
     if x.dtype in (torch.bfloat16, torch.float16):
         return _bytes(x, torch.float32) + _bytes(out, torch.float32)
     return 8 + out.dtype.itemsize
 
 
 def _logsumexp(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
-    """The maxima, and either their magnitudes and which are infinite, or exp(x − max) of the whole
-    input (ReduceOps.cpp, logsumexp_out_impl)."""
+    """Count the maxima, and either their magnitudes and which are infinite, or exp(x − max) of the
+    whole input (ReduceOps.cpp, logsumexp_out_impl).
+    """
     infinite = _bytes(out) + out.numel() + _number_bytes(math.inf)
     return _bytes(out) + max(_bytes(x), infinite)
 
@@ -102,7 +109,7 @@ def _layer_norm(out: Any, x: Tensor, *_: Any) -> int:
 
 
 def _layer_norm_backward(out: Any, dy: Tensor, x: Tensor, shape: list[int], *_: Any) -> int:
-    """Sums for the gradients of weight and bias, of each thread (layer_norm_kernel.cpp)."""
+    """Count each thread's sums for the gradients of weight and bias (layer_norm_kernel.cpp)."""
     width = 1
     for size in shape:
         width *= size
@@ -124,12 +131,14 @@ def _embedding_backward(out: Any, dy: Tensor, tokens: Tensor, *_: Any) -> int:
 
 
 def _contiguous_copies(*tensors: Tensor) -> int:
-    """Copies that kernels make of arguments that aren't contiguous (``expect_contiguous``)."""
+    """Count the copies that kernels make of arguments that aren't contiguous
+    (``expect_contiguous``).
+    """
     return sum(_bytes(x) for x in tensors if not x.is_contiguous())
 
 
 def _sort(out: Any, x: Tensor, *arguments: Any, **options: Any) -> int:
-    """Positions 0, 1, … along the sorted dimension, copied to every row (Sorting.cpp)."""
+    """Count the positions 0, 1, … along the sorted dimension, copied to every row (Sorting.cpp)."""
     dim = options.get("dim", -1)
     return x.shape[dim] * 8 if x.dim() else 0
 
@@ -158,7 +167,7 @@ def _flash_backward(
 
 
 def _lies_by_position(x_BHLD: Tensor) -> bool:
-    """Whether x with positions before heads is contiguous."""
+    """Whether x is contiguous once its positions are put before its heads."""
     (b, h, n, d), (by_b, by_h, by_n, by_d) = x_BHLD.shape, x_BHLD.stride()
     expected = 1
     for size, stride in ((d, by_d), (h, by_h), (n, by_n), (b, by_b)):
@@ -188,14 +197,14 @@ def _added_product(packet: Any) -> Hidden:
 
 
 def _flash(formula: Hidden, operator: Any) -> Hidden:
-    """A kernel's own buffers, and those of the products inside it."""
+    """Count a kernel's own buffers, and those of the products inside it."""
     return lambda out, *args, **kwargs: (
         formula(out, *args, **kwargs) + attention_bytes(formula, operator, args, kwargs)
     )
 
 
 def _repeat(out: Tensor, x: Tensor, repeats: list[int]) -> int:
-    """32 bytes for each dimension."""
+    """Count 32 bytes for each dimension."""
     return 32 * len(repeats)
 
 
@@ -244,6 +253,6 @@ for _name in _BINARY:
 
 
 def hidden_on_cpu(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Bytes that an operator holds on the CPU, at its worst, beside its results and arguments."""
+    """Return the most bytes that an operator holds on the CPU beside its results and arguments."""
     formula = _OF_CPU.get(operator.overloadpacket)
     return 0 if formula is None else formula(out, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Places: which module is running its forward pass, so that memory can be told apart by layer."""
+"""Notes which module is running its forward pass, so that memory can be told apart by layer."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from reformer_bench.measure.fake_tensor import FakeRecording
 
 @contextmanager
 def places_of(recording: FakeRecording, root: nn.Module) -> Iterator[None]:
-    """What a submodule's forward pass allocates is allocated at its dotted name.
+    """Count what a submodule's forward pass allocates to the submodule's dotted name.
 
-    Names of plain leaves (an activation, a projection) are left to the module around them.
+    Plain leaves (an activation, a projection) count to the module around them.
     """
     names = {
         id(module): name

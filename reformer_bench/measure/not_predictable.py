@@ -1,4 +1,6 @@
-"""NotPredictableError: a run that can't be followed on fake tensors, in one line with its place."""
+"""NotPredictableError says, in one line with its place, why a run can't be followed on fake
+tensors.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ _IN_WORDS = ("data pointer", "FakeTensor", "Please convert all Tensors to FakeTe
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns what fake tensors refuse into a NotPredictableError; other errors pass."""
+    """Turn what fake tensors refuse into a NotPredictableError; other errors pass."""
     try:
         yield
     except tuple(_REFUSALS) as error:
@@ -54,7 +56,9 @@ def explained() -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """File and line of the innermost frame that is neither torch's nor this package's probes."""
+    """Return file and line of the innermost frame that is neither torch's nor this package's
+    probes.
+    """
     torch_root, ours = Path(torch.__file__).parent, Path(__file__).parent
     places = [
         f"{frame.filename}:{frame.lineno}"

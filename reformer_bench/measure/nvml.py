@@ -1,4 +1,6 @@
-"""NvmlSampler: what the NVIDIA driver says of a device's and this process's memory, and power."""
+"""NvmlSampler records what the NVIDIA driver says of memory, of the device and this process, and of
+power.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from reformer_bench.spec.record import NvmlMemory
 
 
 def load_nvml() -> tuple[ModuleType | None, str | None]:
-    """The pynvml module, initialised, or None and why, in one line."""
+    """Return the pynvml module, initialised, or None and the reason in one line."""
     try:
         pynvml = importlib.import_module("pynvml")
     except ImportError as error:
@@ -31,11 +33,11 @@ def load_nvml() -> tuple[ModuleType | None, str | None]:
 def open_nvml(
     device: torch.device, identity: DeviceIdentity | None = None, period_s: float = 0.02
 ) -> tuple[NvmlSampler | None, str | None]:
-    """A sampler for torch's CUDA device, or None and why there is none, in one line.
+    """Return a sampler for torch's CUDA device, or None and the reason in one line.
 
-    ``identity`` says which device it is, where torch shall not be asked: asking initialises
-    CUDA in this process. Open the sampler before the first tensor is on the device: the growth
-    then has what CUDA itself takes, as the process's own figure has.
+    ``identity`` says which device it is, where torch shall not be asked: asking initialises CUDA in
+    this process. Open the sampler before the first tensor is on the device: the growth then has
+    what CUDA itself takes, as the process's own figure has.
     """
     pynvml, reason = load_nvml()
     if pynvml is None:
@@ -70,14 +72,14 @@ class NvmlSampler:
         self._energy_mj: list[int] = []
 
     def start(self) -> None:
-        """Takes the reading before, and starts the thread."""
+        """Take the reading before the case, and start the thread."""
         self._read_energy()
         self.sample()
         self._thread = threading.Thread(target=self._run, name="nvml-sampler", daemon=True)
         self._thread.start()
 
     def sample(self) -> None:
-        """Takes one reading now."""
+        """Take one reading now."""
         with self._lock:
             memory = self._ask("memory", self._pynvml.nvmlDeviceGetMemoryInfo)
             if memory is not None:
@@ -89,7 +91,7 @@ class NvmlSampler:
                     self._power_mw.append(int(power))
 
     def stop(self) -> None:
-        """Takes the last reading, ends the thread and lets go of NVML. Once is enough."""
+        """Take the last reading, end the thread and let go of NVML. To call it once is enough."""
         if self._thread is None:
             return
         self._stopping.set()
@@ -112,7 +114,9 @@ class NvmlSampler:
         self.stop()
 
     def result(self) -> NvmlMemory | None:
-        """What the samples so far say; None where not even the device's memory could be read."""
+        """Return what the samples so far say; None where not even the device's memory could be
+        read.
+        """
         with self._lock:
             if not self._device_bytes:
                 return None
@@ -151,7 +155,7 @@ class NvmlSampler:
                 self._energy_mj.append(int(energy))
 
     def _ask(self, name: str, query: Callable[[Any], Any]) -> Any:
-        """What NVML answers about the device; None once the query has failed."""
+        """Return what NVML answers about the device; None once the query has failed."""
         if name in self._failed:
             return None
         try:
@@ -167,11 +171,12 @@ class NvmlSampler:
             notes.append("power and energy are of the whole GPU, not of a MIG instance: left out")
         if not process_seen and self._process_hidden:
             notes.append(
-                "NVML lists this process without its memory; the device's growth stands in"
+                "NVML lists this process without its memory; the growth of the device's memory is "
+                "recorded instead"
             )
         elif not process_seen:
             notes.append(
-                f"NVML lists no process with our id {os.getpid()}, as in a container; the device's "
-                "growth stands in, and other processes on the device are in it"
+                f"NVML lists no process with our id {os.getpid()}, as in a container; the growth "
+                "of the device's memory is recorded instead, other processes' included"
             )
         return tuple(notes)

@@ -1,4 +1,5 @@
-"""Which NVML device is torch's cuda:N: by UUID, MIG instances included, else by PCI address.
+"""Finds the NVML device that is torch's cuda:N: by UUID, MIG instances included, else by PCI
+address.
 
 Indices don't do: CUDA_VISIBLE_DEVICES renumbers torch's devices, and may name them by UUID.
 """
@@ -18,7 +19,7 @@ class DeviceIdentity:
     """What torch knows of a device that NVML knows as well."""
 
     uuid: str | None
-    """Without the GPU- or MIG- in front."""
+    """The UUID without the GPU- or MIG- in front."""
     pci_bus_id: str | None
     """domain:bus:device.function, in hexadecimal."""
     visible_mig: str | None = None
@@ -27,7 +28,7 @@ class DeviceIdentity:
 
 @dataclass(frozen=True)
 class Located:
-    """An NVML device and what it stands for."""
+    """An NVML device, and what it stands for."""
 
     handle: Any
     is_mig: bool
@@ -35,7 +36,7 @@ class Located:
 
 
 def identify(device: torch.device) -> DeviceIdentity:
-    """What tells a CUDA device apart; asks the driver, so CUDA is initialised by it."""
+    """Return what tells a CUDA device apart; it asks the driver, which initialises CUDA."""
     properties: Any = torch.cuda.get_device_properties(device)
     uuid = getattr(properties, "uuid", None)
     pci = None
@@ -47,13 +48,13 @@ def identify(device: torch.device) -> DeviceIdentity:
 
 
 def visible_mig() -> str | None:
-    """The MIG instance named first in CUDA_VISIBLE_DEVICES, if it names one."""
+    """Return the MIG instance named first in CUDA_VISIBLE_DEVICES, if it names one."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     return first if first.startswith("MIG-") else None
 
 
 def locate(pynvml: ModuleType, identity: DeviceIdentity) -> Located | str:
-    """The NVML device with that identity, or why there is none, in one line."""
+    """Return the NVML device with that identity, or the reason for none in one line."""
     names = [identity.visible_mig] if identity.visible_mig else []
     if identity.uuid:
         names += [f"MIG-{identity.uuid}", f"GPU-{identity.uuid}"]
@@ -74,7 +75,7 @@ def locate(pynvml: ModuleType, identity: DeviceIdentity) -> Located | str:
 
 
 def _within_mig(pynvml: ModuleType, handle: Any) -> Located:
-    """The one MIG instance of a GPU that is cut up, the GPU itself otherwise."""
+    """Return the one MIG instance of a GPU that is cut up, or else the GPU itself."""
     mode = _try(pynvml, pynvml.nvmlDeviceGetMigMode, handle)
     if mode is None or mode[0] != 1:
         return Located(handle, is_mig=False)
@@ -98,7 +99,7 @@ def _within_mig(pynvml: ModuleType, handle: Any) -> Located:
 
 
 def _try(pynvml: ModuleType, query: Any, *arguments: Any) -> Any:
-    """What a query answers, None where NVML says no."""
+    """Return what a query answers; None where NVML says no."""
     try:
         return query(*arguments)
     except pynvml.NVMLError:

@@ -1,4 +1,4 @@
-"""Peak of a block of code: the most that it had allocated at once, and what that was made of."""
+"""The peak of a block of code: the most memory that it had allocated at once."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class PeakReading:
     """The most bytes that a block of code had allocated at once, of what it allocated itself."""
 
     device: str
-    """``cpu`` or ``cuda:N``; of a prediction, ``cpu`` or ``cuda``."""
+    """Where it was measured, ``cpu`` or ``cuda:N``; of a prediction, ``cpu`` or ``cuda``."""
     metric: PeakMetric
     peak_bytes: int
     kept_bytes: int
-    """Of the peak, what was still alive when the block ended."""
+    """The part of the peak that was still alive when the block ended."""
     sizes_bytes: tuple[int, ...]
-    """Each allocation alive at the peak, the largest first."""
+    """The size of each allocation alive at the peak, the largest first."""
 
     @property
     def temporary_bytes(self) -> int:
-        """Of the peak, what was gone when the block ended."""
+        """The part of the peak that was gone when the block ended."""
         return self.peak_bytes - self.kept_bytes
 
 
@@ -50,13 +50,13 @@ class PeakRecording:
 
     @property
     def reading(self) -> PeakReading:
-        """The reading. RuntimeError while the block still runs."""
+        """What was measured, once the block has ended; RuntimeError while it still runs."""
         if self._reading is None:
             raise RuntimeError("the block has not ended: read its peak after it")
         return self._reading
 
     def finish(self, device: str, metric: PeakMetric, timeline: Timeline) -> None:
-        """Take the reading from the block's events."""
+        """Work out the reading from the block's allocation events."""
         peak = timeline.peak()
         sizes = sorted((size for _, size, _ in timeline.alive_at(peak)), reverse=True)
         self._reading = PeakReading(
@@ -70,16 +70,25 @@ class PeakRecording:
 
 @contextmanager
 def record_peak(device: str = "auto", metric: PeakMetric = "allocated") -> Iterator[PeakRecording]:
-    """Records while the block runs; memory that was allocated before it is not counted.
+    """Record the peak memory of the block of code that runs inside.
 
-    ``allocated``: what torch's allocator gave, exactly; on CUDA in its blocks of 512 bytes. Only
-    the calling thread and autograd's are seen. ``predicted``: the block runs on fake tensors,
-    which hold no memory and no values, and needs no device; make every tensor inside it, and add
-    cuBLAS's own workspace for CUDA. ``auto`` is a CUDA device if there is one; of a prediction, the
-    CPU.
+    Memory that was allocated before the block doesn't count. Only what the calling thread and
+    autograd's own threads allocate is seen.
 
-    Raises ValueError for a device or a metric that doesn't exist, RuntimeError for a CUDA device
-    that isn't there.
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: a CUDA device if there is one. Of a
+            prediction, ``auto`` is the CPU.
+        metric: ``allocated`` counts what PyTorch's allocator gives out, to the byte (on CUDA in its
+            blocks of 512 bytes). ``predicted`` runs the block on fake tensors, which hold neither
+            memory nor values, and needs no device; every tensor has to be made inside the block,
+            and on CUDA cuBLAS's workspace is added.
+
+    Yields:
+        A recording whose ``reading`` is there once the block has ended, in bytes.
+
+    Raises:
+        ValueError: There is no device or no metric of that name.
+        RuntimeError: The CUDA device isn't there.
     """
     if metric not in get_args(PeakMetric):
         allowed = ", ".join(get_args(PeakMetric))
@@ -113,7 +122,7 @@ def _predicted(device: torch.device, recording: PeakRecording) -> Iterator[None]
 
 
 def _device(name: str, metric: PeakMetric) -> torch.device:
-    """The device of that name, with its index where it is to be measured on."""
+    """Return the device of that name, with its index where it is to be measured on."""
     if name == "auto":
         name = "cuda" if metric == "allocated" and torch.cuda.is_available() else "cpu"
     if name != "cpu" and not name.startswith("cuda"):

@@ -22,18 +22,18 @@ PhaseContext = Callable[[Phase], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a step will take on a device, worked out without it."""
+    """What a step will take on a device, worked out without that device."""
 
     memory: AllocatorMemory
-    """Phase by phase, for the first step and a later one; all in bytes."""
+    """The peaks of each phase, in bytes: of the first step (cold) and of a later one (warm)."""
     flops: int
-    """Of matrix products and attention kernels in one step."""
+    """How many FLOPs the matrix products and attention kernels of one step take."""
     places: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Bytes at the later step's peak by (module, kind of memory)."""
+    """What is alive at the later step's peak, in bytes, by (module name, kind of memory)."""
 
     @property
     def peak_bytes(self) -> int:
-        """The allocator's peak."""
+        """The highest number of bytes that the allocator has given out at once."""
         return self.memory.peak_allocated_bytes
 
     @property
@@ -43,7 +43,7 @@ class Prediction:
 
     @property
     def breakdown(self) -> Breakdown:
-        """What the peak is made of."""
+        """What the peak is made of, in bytes: parameters, gradients, optimizer state and so on."""
         assert self.memory.breakdown is not None
         return self.memory.breakdown
 
@@ -54,13 +54,27 @@ def predict(
     *,
     device: DeviceModel = CPU,
 ) -> Prediction:
-    """What a training or inference step of any module takes, without running it.
+    """Predict what one step of a module takes, without running it.
 
-    ``build()`` makes the module; ``step(module, phase)`` runs one step with
-    ``with phase("forward"):``, "backward" and "optimizer" around its parts. Both run twice over,
-    really, on tensors that hold no memory; make inputs inside them. The optimizer may be made in
-    the first step. Raises NotPredictableError, naming operator and source line, where the code
-    depends on the values of tensors.
+    The module is built and its step is run twice, on tensors that have a shape but hold no memory:
+    the first step as a process begins with it, and a later one, in which gradients and optimizer
+    state already exist. An optimizer may be made in the first step.
+
+    Args:
+        build: Makes and returns the module.
+        step: Called as ``step(module, phase)``; it runs one step on inputs that it makes itself,
+            and enters ``phase("forward")``, ``phase("backward")`` and ``phase("optimizer")`` around
+            its parts, each as a context manager.
+        device: How the device allocates memory; a CPU unless said otherwise (see
+            ``measure.device_model``).
+
+    Returns:
+        The prediction, with memory in bytes.
+
+    Raises:
+        NotPredictableError: The code needs the value of a tensor, which fake tensors don't have;
+            the text names operator and source line.
+        ValueError: The step has entered no phase.
     """
     optimizers: set[torch.optim.Optimizer] = set()
     with record_fake_allocations(device) as recording:
@@ -79,7 +93,10 @@ def predict(
 
 
 def prediction_of(recording: FakeRecording) -> Prediction:
-    """What a recording of a cold and a warm step says. ValueError where no phase was entered."""
+    """Return what the recording of a cold and a warm step says.
+
+    Raises ValueError where no phase was entered.
+    """
     memory = recording.allocator_memory(COLD, WARM)
     peak = recording.timeline.peak_of_step(WARM)
     if memory is None or peak is None:

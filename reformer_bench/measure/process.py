@@ -1,4 +1,6 @@
-"""The host memory of the process: resident set, high-water mark, a limit, and running out of it."""
+"""The host memory of the process: its resident set, the high-water mark, a limit, and
+running out.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,12 @@ where the mark of the process's whole life rose."""
 
 
 def resident_bytes() -> int:
-    """The process's resident set now."""
+    """Return the process's resident set now."""
     return int(psutil.Process().memory_info().rss)
 
 
 def _status_bytes(field: str) -> int | None:
-    """A size of /proc/self/status; None where there is no such file or line."""
+    """Return a size of /proc/self/status; None where there is no such file or line."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
@@ -55,7 +57,7 @@ def _status_bytes(field: str) -> int | None:
 
 
 class HighWaterMark:
-    """The resident set's highest value between start and stop."""
+    """Measures the highest resident set between start and stop."""
 
     def __init__(self) -> None:
         self.source: HighWaterSource = "vmhwm"
@@ -66,7 +68,7 @@ class HighWaterMark:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Resets the kernel's mark, or begins to sample where it can't be reset."""
+        """Reset the kernel's mark, or begin to sample where it can't be reset."""
         self._before = resident_bytes()
         if _reset_kernel_mark():
             return
@@ -77,7 +79,7 @@ class HighWaterMark:
         self._thread.start()
 
     def stop(self) -> HostMemory:
-        """The resident set before and its peak since start."""
+        """Return the resident set before the start, and its peak since."""
         if self.source == "vmhwm":
             # The mark may lag behind the set by the kernel's batching of counts.
             peak = max(_status_bytes("VmHWM") or 0, resident_bytes())
@@ -96,7 +98,7 @@ class HighWaterMark:
 
 
 def _reset_kernel_mark() -> bool:
-    """Sets VmHWM back to the resident set, as proc(5) has it; False where that can't be done."""
+    """Set VmHWM back to the resident set, as proc(5) has it; False where that can't be done."""
     if _status_bytes("VmHWM") is None:
         return False
     try:
@@ -107,7 +109,9 @@ def _reset_kernel_mark() -> bool:
 
 
 def _lifetime_peak_bytes() -> int:
-    """The highest resident set of the process's life, from getrusage; 0 where there is none."""
+    """Return the highest resident set of the process's life, from getrusage; 0 where
+    there is none.
+    """
     try:
         import resource
     except ImportError:
@@ -117,11 +121,12 @@ def _lifetime_peak_bytes() -> int:
 
 
 def limit_data_segment(budget_bytes: int) -> int:
-    """Lets the process allocate that much more, so that an allocation over budget fails cleanly.
+    """Let the process allocate only so much more, so that an allocation over budget fails
+    cleanly.
 
-    Sets RLIMIT_DATA to the private writable memory the process has (VmData) and the budget on
-    top, and returns it. Threads' stacks count, 8 MiB each: start worker threads first. Linux
-    only: OSError elsewhere. ValueError for a negative budget.
+    It sets RLIMIT_DATA to the private writable memory that the process has (VmData) and the budget
+    on top, and returns it. Threads' stacks count, 8 MiB each: start worker threads first. It works
+    on Linux only (OSError elsewhere). ValueError is raised for a negative budget.
     """
     if budget_bytes < 0:
         raise ValueError(f"expected a budget of 0 bytes or more, got {budget_bytes}")
@@ -139,7 +144,7 @@ def limit_data_segment(budget_bytes: int) -> int:
 
 
 def lift_data_segment_limit() -> None:
-    """Takes the limit away again, as far as the system lets the process."""
+    """Take the limit away again, as far as the system lets the process."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -149,10 +154,11 @@ def lift_data_segment_limit() -> None:
 def is_out_of_memory(
     exception: BaseException, device_kind: Literal["cpu", "cuda"]
 ) -> OutOfMemory | None:
-    """Whose memory ran out, the device's or the host's; None where it is another error.
+    """Say whose memory ran out, the device's or the host's; None where it is another
+    error.
 
     An exception raised from another (``raise … from``) is what its cause is. On the CPU the
-    device's memory is the host's, so there every shortage is ``host-oom``.
+    device's memory is the host's, so that every shortage there is ``host-oom``.
     """
     current: BaseException | None = exception
     while current is not None:

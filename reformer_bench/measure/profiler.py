@@ -1,4 +1,5 @@
-"""MemoryProfile: the allocator events of one device, and marks among them, from torch's profiler.
+"""MemoryProfile reads the allocator events of one device, and marks among them, from torch's
+profiler.
 
 The profiler is told to record user marks only, not operators: allocator events come regardless,
 start-up takes under a millisecond instead of a second, and a step runs at its own speed.
@@ -34,12 +35,11 @@ _MARK = "reformer_bench.mark."
 
 
 class MemoryProfile:
-    """One recording of the allocator events of a device's type and index, from start to stop.
+    """Records the allocator events of a device, by type and index, from start to stop.
 
     It sees what the calling thread does, inside operators too, and what autograd's threads do for
-    it. It doesn't see what other Python threads allocate, nor memory that doesn't come from
-    torch's allocator. Stopping takes about 10 µs and, while it lasts, 2 KiB of host memory for
-    each event.
+    it. It doesn't see what other Python threads allocate, nor memory that doesn't come from torch's
+    allocator. Stopping takes about 10 µs and, while it lasts, 2 KiB of host memory for each event.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -50,7 +50,9 @@ class MemoryProfile:
         self._mark_ns: dict[int, int] = {}
 
     def start(self) -> None:
-        """Begin. RuntimeError where a profiler runs already: it would take our events."""
+        """Begin to record; RuntimeError where a profiler runs already, which would take
+        our events.
+        """
         if _profiler_enabled():
             raise RuntimeError("a torch profiler or another recording runs already in this thread")
         # The profiler's library otherwise writes its own progress to stderr; it reads this once.
@@ -69,7 +71,7 @@ class MemoryProfile:
         _enable_profiler(config, activities, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]
 
     def mark(self) -> int:
-        """Put a mark between the events so far and those to come; returns its number."""
+        """Put a mark between the events so far and those to come, and return its number."""
         self._n_marks += 1
         # On the profiler's own clock: no other clock compares with its events exactly.
         with record_function(f"{_MARK}{self._n_marks}"):
@@ -77,7 +79,7 @@ class MemoryProfile:
         return self._n_marks
 
     def stop(self) -> None:
-        """End, and read the events."""
+        """Stop recording, and read the events."""
         result = _disable_profiler()
         for event in _walk(result.experimental_event_tree()):
             if event.tag == _EventType.Allocation:
@@ -89,7 +91,7 @@ class MemoryProfile:
         self.events.sort(key=lambda event: event[0])
 
     def time_of(self, mark: int) -> int:
-        """When a mark was put, on the clock of the events (ns)."""
+        """Return when a mark was put, on the clock of the events, in ns."""
         return self._mark_ns[mark]
 
     def _is_ours(self, device: torch.device) -> bool:
@@ -99,7 +101,7 @@ class MemoryProfile:
 
 
 def _walk(roots: list[_ProfilerEvent]) -> Iterator[_ProfilerEvent]:
-    """Every event of a tree, each before its children, in the order recorded."""
+    """Yield every event of a tree, each before its children, in the order recorded."""
     stack = list(reversed(roots))
     while stack:
         event = stack.pop()

@@ -1,6 +1,7 @@
-"""Which dtype an element-wise operator computes in, from its operands (ATen/native/TypeProperties).
+"""Works out which dtype an element-wise operator computes in
+(ATen/native/TypeProperties).
 
-Written out because torch.result_type itself goes through the operators that are being followed.
+It is written out because torch.result_type itself goes through the operators that are followed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from torch import Tensor
 
 
 def common_dtype(operands: Sequence[Any]) -> torch.dtype:
-    """The dtype that tensors and Python numbers are promoted to; TypeError without a tensor."""
+    """Return the dtype that tensors and Python numbers are promoted to; TypeError without
+    a tensor.
+    """
     # Tensors with dimensions come first; scalar tensors, then numbers, only raise the category.
     groups: list[torch.dtype | None] = [None, None, None]
     for operand in operands:
@@ -32,7 +35,7 @@ def common_dtype(operands: Sequence[Any]) -> torch.dtype:
 
 
 def dtype_of_number(number: Any) -> torch.dtype:
-    """The dtype of the scalar tensor that a Python number is wrapped in."""
+    """Return the dtype of the scalar tensor that a Python number is wrapped in."""
     if isinstance(number, bool):
         return torch.bool
     if isinstance(number, int):
@@ -52,7 +55,7 @@ def _dtype_in_promotion(number: Any) -> torch.dtype:
 
 
 def _combined(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dtype | None:
-    """A group's dtype after one that counts less."""
+    """Return a group's dtype after one that counts less."""
     if higher is None or lower is None:
         return higher or lower
     if higher.is_complex:

@@ -1,7 +1,8 @@
-"""SavedNumbers: the 8 bytes that autograd keeps of a Python number, from forward to backward.
+"""SavedNumbers follows the 8 bytes that autograd keeps of a Python number, from forward to
+backward.
 
-``x * 0.5`` wraps the number in a tensor of one element, and the product's backward node keeps it.
-A dispatch mode sees the number only, so its tensor is followed here.
+``x * 0.5`` wraps the number in a tensor of one element, and the product's backward node keeps it. A
+dispatch mode sees the number only, so its tensor is followed here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BYTES = 8
 
 
 class _Saved:
-    """One number's tensor; it dies with its node, or when the node has run."""
+    """The tensor of one number, which dies with its node, or when the node has run."""
 
     def __init__(self, ledger: StorageLedger) -> None:
         self._ledger = ledger
@@ -43,7 +44,7 @@ class SavedNumbers:
         self._waiting: tuple[Tensor, _Saved] | None = None
 
     def settle(self) -> None:
-        """Before each operator, and where work ends: the last result has its backward node now."""
+        """Look for the last result's backward node: before each operator, and where work ends."""
         if self._waiting is None:
             return
         result, saved = self._waiting
@@ -55,7 +56,7 @@ class SavedNumbers:
             node.register_hook(saved.end)
 
     def after(self, operator: Any, out: Any, args: tuple[Any, ...]) -> None:
-        """After each operator: note the number that its backward node will keep."""
+        """Note, after an operator, the number that its backward node will keep."""
         if not self._kept or operator not in _KEEPING or len(args) != 2:
             return
         if not torch.is_grad_enabled():

@@ -1,8 +1,9 @@
-"""ShapeMemo: results of operators on fake tensors, made anew from what the same shapes gave before.
+"""ShapeMemo makes results of operators on fake tensors from what the same shapes gave
+before.
 
 FakeTensorMode takes about 100 µs an operator, of which working out the result is the least part.
-An operator's result has shapes, strides and aliases that follow from those of its arguments; seen
-once, it is made directly.
+The shapes, strides and aliases of a result follow from those of the arguments; seen once, a result
+is made directly.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NOT_FIXED = (
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """How one result is made: an argument itself, a view of one, or a tensor of its own."""
+    """How one result is made: as an argument itself, a view of one, or a tensor of its own."""
 
     argument: int | None
     size: tuple[int, ...] = ()
@@ -55,7 +56,7 @@ class ShapeMemo:
         self._mode = mode
 
     def run(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The operator's result."""
+        """Run an operator, or make its result again."""
         tensors: list[Tensor] = []
         key = _key(operator, args, kwargs, tensors)
         if key is None:
@@ -101,7 +102,9 @@ _SHAPES_ONLY: dict[Any, bool | None] = {}
 def _key(
     operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
 ) -> Hashable | None:
-    """What decides the result's shape; None where something else does. Collects the tensors."""
+    """Return what decides the result's shape, and collect the tensors; None where something else
+    decides it.
+    """
     if operator not in _SHAPES_ONLY:
         _SHAPES_ONLY[operator] = _numbers_matter(operator)
     matter = _SHAPES_ONLY[operator]
@@ -118,7 +121,9 @@ def _key(
 
 
 def _numbers_matter(operator: Any) -> bool | None:
-    """Whether the value of a float argument may decide shapes; None: arguments don't suffice."""
+    """Whether the value of a float argument may decide shapes; None where arguments don't
+    suffice.
+    """
     if operator.namespace != "aten" or any(tag in operator.tags for tag in _NOT_FIXED):
         return None
     return torch.Tag.pointwise not in operator.tags
@@ -151,7 +156,7 @@ def _append(values: Any, parts: list[Any], tensors: list[Tensor], numbers_matter
 
 
 def _learned(out: Any, tensors: list[Tensor]) -> tuple[type | None, _Recipe] | None:
-    """How to make a result again; None where it can't be told from shapes."""
+    """Return how to make a result again; None where shapes don't tell."""
     if isinstance(out, Tensor):
         part = _part(out, tensors)
         return None if part is None else (None, (part,))

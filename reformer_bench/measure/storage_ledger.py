@@ -1,4 +1,6 @@
-"""StorageLedger: births and deaths of tensor storages, in order, as an allocator would see them."""
+"""StorageLedger keeps the births and deaths of tensor storages, in order, as an allocator sees
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,24 @@ from typing import Any
 import torch
 
 Rounding = Callable[[int], int]
-"""Bytes that an allocator takes for bytes asked of it."""
+"""From the bytes asked of an allocator to the bytes that it takes."""
 
 
 def exactly(n_bytes: int) -> int:
-    """The CPU allocator takes what it is asked for."""
+    """Return the bytes asked for, which is what the CPU allocator takes."""
     return n_bytes
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stretch of work did to memory that leaves everything as it was when it ends."""
+    """What a stretch of work did to memory, where it left everything as it was."""
 
     height_bytes: int
     """The most that it held at once."""
 
 
 class _Death(weakref.ref):
-    """A weak reference to a storage that knows which birth it ends."""
+    """A weak reference to a storage, which knows the birth that it ends."""
 
     __slots__ = ("key", "number", "size")
     key: int
@@ -91,7 +93,9 @@ class StorageLedger:
             self._end(known)
 
     def number_of(self, tensor: torch.Tensor) -> int | None:
-        """The number of a tensor's storage; None where its birth wasn't seen, or it is empty."""
+        """Return the number of a tensor's storage; None where its birth wasn't seen, or it is
+        empty.
+        """
         found = self._alive.get(tensor.untyped_storage()._cdata)
         return None if found is None else found.number
 
@@ -101,7 +105,7 @@ class StorageLedger:
             self._died(self._born(n_bytes), n_bytes)
 
     def hold(self, n_bytes: int) -> int:
-        """Write bytes that come and stay; returns the number to release them by."""
+        """Write bytes that come and stay, and return the number to release them by."""
         return self._born(n_bytes)
 
     def release(self, number: int, n_bytes: int) -> None:
@@ -110,13 +114,13 @@ class StorageLedger:
             self._died(number, n_bytes)
 
     def start(self) -> None:
-        """Begin a stretch of work; stretches nest."""
+        """Begin a stretch of work; stretches may nest."""
         self._stretches.append(
             _Stretch(len(self), self._next_number, self.live_bytes, self.live_bytes)
         )
 
     def stop(self) -> Work | None:
-        """End the stretch; what it did, if it left all as it was, else None.
+        """End the stretch and return what it did, if it left all as it was; else None.
 
         Its events are then written over by a single bump, which has the same peak: what comes and
         goes inside a stretch is temporary whatever its order.
@@ -136,7 +140,7 @@ class StorageLedger:
         return Work(height)
 
     def close(self) -> None:
-        """Write no more deaths."""
+        """Write no more deaths from now on."""
         self._closed = True
 
     def _born(self, n_bytes: int) -> int:

@@ -1,6 +1,7 @@
-"""Timeline: what an allocator did and when, and the peaks and breakdown that follow from it.
+"""Timeline: what an allocator did and when, with the peaks and the breakdown that follow
+from it.
 
-Nothing here knows where the events come from: a profiler, a device's history, fake tensors.
+Nothing here knows where the events come from: a profiler, a device's history, or fake tensors.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LabelKind = Literal["parameters", "gradients", "optimizer"]
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 Source = Literal["cuda-allocator", "cpu-allocator-events", "fake-tensor"]
 Event = tuple[int, int, int]
-"""(time_ns, address, bytes: positive when allocated, negative when freed)."""
+"""The time in ns, the address, and the bytes, which are negative when freed."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class Label:
 
 @dataclass(frozen=True)
 class Peak:
-    """The highest live bytes of a stretch of time, and the state that has them."""
+    """The most bytes alive in a stretch of time, and the state in which they are."""
 
     allocated_bytes: int
     event: int
-    """The last event before that state; -1: before all events."""
+    """The last event before that state; −1 stands for before all events."""
     phase: str | None = None
 
 
@@ -66,11 +67,11 @@ class _Allocations:
     size: IntArray
 
     def alive_at(self, event: int) -> npt.NDArray[np.bool_]:
-        """Which allocations live right after an event."""
+        """Say which allocations are alive right after an event."""
         return (self.birth <= event) & (event < self.death)
 
     def find(self, address: int, event: int) -> int | None:
-        """The allocation at an address that lives right after an event."""
+        """Return the allocation at an address that is alive right after an event."""
         low, high = np.searchsorted(self.address, [address, address + 1])
         place = low + np.searchsorted(self.birth[low:high], event, side="right") - 1
         return int(place) if place >= low and event < self.death[place] else None
@@ -105,27 +106,32 @@ class Timeline:
         phases: Iterable[PhaseInterval] = (),
         labels: Iterable[Label] = (),
     ) -> Timeline:
-        """A timeline of events in any order; those of one instant keep the order they came in."""
+        """Make a timeline of events in any order; those of one instant keep the order
+        they came in.
+        """
         table = np.array(list(events), dtype=np.int64).reshape(-1, 3)
         table = table[np.argsort(table[:, 0], kind="stable")]
         return cls(table[:, 0], table[:, 1], table[:, 2], tuple(phases), tuple(labels))
 
     def peak(self) -> Peak:
-        """The highest live bytes of the whole timeline, outside phases too."""
+        """Return the most bytes alive in the whole timeline, outside phases too."""
         return self._highest(0, len(self.time_ns))
 
     def peak_of(self, interval: PhaseInterval) -> Peak:
-        """The highest live bytes while a phase ran, counting what was alive before it."""
+        """Return the most bytes alive while a phase ran, counting what was alive before it."""
         return self._highest(*self._span(interval), phase=interval.name)
 
     def peak_of_step(self, step: int) -> Peak | None:
-        """The highest peak of any phase of a step, the first of equals; None without phases."""
+        """Return the highest peak of any phase of a step, the first of equals; None
+        without phases.
+        """
         peaks = [self.peak_of(interval) for interval in self.phases if interval.step == step]
         return max(peaks, key=lambda peak: peak.allocated_bytes, default=None)
 
     def phase_peaks(self, step: int) -> tuple[PhasePeak, ...]:
-        """The peak of each phase of a step, in the order they began; a repeated phase counts once,
-        with its highest peak. Raises ValueError for a phase that records don't know."""
+        """Return the peak of each phase of a step, in the order they began; a repeated phase counts
+        once, with its highest peak. ValueError is raised for a phase that records don't know.
+        """
         highest: dict[str, int] = {}
         for interval in self.phases:
             if interval.step == step:
@@ -137,7 +143,7 @@ class Timeline:
         )
 
     def breakdown(self, peak: Peak) -> Breakdown:
-        """What the live bytes of a peak are; the five parts add up to it exactly.
+        """Return what the bytes alive at a peak are; the five parts add up to it exactly.
 
         An allocation labelled more than once is what its first label says.
         """
@@ -157,7 +163,9 @@ class Timeline:
         )
 
     def alive_at(self, peak: Peak) -> list[tuple[int, int, str]]:
-        """(address, bytes, kind) of each allocation alive at a peak, kinds as in breakdowns."""
+        """Return (address, bytes, kind) of each allocation alive at a peak, with kinds as in
+        breakdowns.
+        """
         allocations = self._allocations
         kinds = np.where(self._outlive_forward, "activations", "temporaries").astype("<U12")
         for number, kind in enumerate(LABEL_KINDS):
@@ -233,10 +241,11 @@ class Timeline:
 def allocator_memory(
     timeline: Timeline, source: Source, cold_step: int = 0, warm_step: int | None = None
 ) -> AllocatorMemory | None:
-    """The part of a record that a timeline tells: the phases of a cold and of a warm step.
+    """Return the part of a record that a timeline tells: the phases of a cold and of a
+    warm step.
 
-    The breakdown is the warm step's, or the cold one's where the warm step has no phases. None
-    where the cold step has no phases, so that there is nothing to tell.
+    The breakdown is the warm step's, or the cold one's where the warm step has no phases. The
+    result is None where the cold step has no phases.
     """
     cold = timeline.phase_peaks(cold_step)
     if not cold:
@@ -253,7 +262,7 @@ def allocator_memory(
 
 
 def known_phase(name: str) -> Phase:
-    """The phase of that name. Raises ValueError with the names there are."""
+    """Return the phase of that name; ValueError, with the names there are, for another."""
     for phase in get_args(Phase):
         if phase == name:
             return phase

@@ -1,4 +1,6 @@
-"""The Reformer, every technique a switch. torch only; knows nothing of benchmarks."""
+"""The Reformer, in which every memory technique is a switch. It needs torch only, and knows nothing
+of benchmarks.
+"""
 
 from reformer_bench.model.lm import ReformerLM, attention_layer
 from reformer_bench.spec.model import PRESETS, ModelConfig, preset

@@ -11,13 +11,13 @@ from reformer_bench.model.step import generator
 
 
 def dropout_scale(like: Tensor, p: float, seed: int) -> Tensor:
-    """0 where dropped, 1/(1−p) where kept; shape, dtype and device of ``like``."""
+    """Return 0 where dropped and 1/(1−p) where kept, in the shape, dtype and device of ``like``."""
     kept = torch.empty_like(like).bernoulli_(1 - p, generator=generator(seed, like.device))
     return kept.mul_(1 / (1 - p))
 
 
 class _SeededDropout(torch.autograd.Function):
-    """Multiplies by the mask of a seed; keeps the seed, not the mask."""
+    """Multiplies by the mask of a seed, and keeps the seed, not the mask."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
@@ -31,5 +31,5 @@ class _SeededDropout(torch.autograd.Function):
 
 
 def seeded_dropout(x: Tensor, p: float, seed: int) -> Tensor:
-    """Dropout of x with probability p; differentiable."""
+    """Drop features of x with probability p, differentiably."""
     return _SeededDropout.apply(x, p, seed) if p > 0 else x

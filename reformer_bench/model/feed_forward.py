@@ -20,7 +20,7 @@ from reformer_bench.spec.model import ModelConfig
 
 
 class FeedForwardSublayer(Sublayer):
-    """act(norm(x) W₁ᵀ + b₁) W₂ᵀ + b₂ over ``ff_chunks`` pieces of the rows."""
+    """Computes act(norm(x) W₁ᵀ + b₁) W₂ᵀ + b₂ over ``ff_chunks`` pieces of the rows."""
 
     def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype) -> None:
         super().__init__(config.d_model, config.norm_epsilon, dtype)
@@ -34,16 +34,16 @@ class FeedForwardSublayer(Sublayer):
 
     @property
     def alike(self) -> Hashable:
-        """All of a model's are."""
+        """All feed-forward sublayers of a model work with the same shapes."""
         return "feed_forward", self.config
 
     @property
     def place(self) -> str:
-        """Its layer and what it is there."""
+        """The layer it belongs to, and that it is the layer's feed-forward part."""
         return f"layers.{self.layer}.feed_forward"
 
     def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
-        """The whole sequence at once, under plain autograd."""
+        """Run the whole sequence at once, under plain autograd."""
         dtype = self.compute_dtype
         h = self.norm(x_BLM, self.norm_epsilon).to(dtype)
         u = functional.linear(h, self.inner.weight.to(dtype), self.inner.bias.to(dtype))
@@ -63,7 +63,7 @@ class FeedForwardSublayer(Sublayer):
     def accumulate(
         self, params: Tensors, source: Stream, sink: Stream, sign: int, step: Step
     ) -> None:
-        """sink ± f(norm(source)), piece by piece."""
+        """Write sink ± f(norm(source)), piece by piece."""
         params = self._cast(params)
         for piece in even_pieces(step.batch * step.length, self.n_pieces):
             h = self.normed(params, source, piece).h_PM.to(self.compute_dtype)
@@ -81,7 +81,7 @@ class FeedForwardSublayer(Sublayer):
         step: Step,
         undo: Stream | None = None,
     ) -> None:
-        """Forward and backward of one piece after the other."""
+        """Run each piece forward and backward, one piece after another."""
         params = self._cast(params)
         for piece in even_pieces(step.batch * step.length, self.n_pieces):
             self._sweep_piece(params, grads, source, dy_PM[piece], dx_PM[piece], step, undo, piece)
@@ -118,7 +118,9 @@ class FeedForwardSublayer(Sublayer):
         dx_pM.add_(self.normed_backward(params, grads, source, dh, saved))
 
     def _cast(self, params: Tensors) -> Tensors:
-        """Weights in the dtype that computes; those of the normalisation as they are."""
+        """Return the weights in the dtype that computes; those of the normalisation stay as they
+        are.
+        """
         return {
             name: value if name.startswith("norm.") else value.to(self.compute_dtype)
             for name, value in params.items()
@@ -141,18 +143,18 @@ class FeedForwardSublayer(Sublayer):
         return functional.gelu(u) if self.activation == "gelu" else functional.relu(u)
 
     def _activate_(self, u: Tensor) -> Tensor:
-        """The activation, in place."""
+        """Apply the activation in place."""
         return torch.ops.aten.gelu_(u) if self.activation == "gelu" else u.relu_()
 
     def _activate_backward_(self, da: Tensor, u: Tensor) -> Tensor:
-        """Gradient before the activation, written over the gradient behind it."""
+        """Write the gradient before the activation over the gradient behind it."""
         if self.activation == "gelu":
             return torch.ops.aten.gelu_backward.grad_input(da, u, grad_input=da)
         return da.masked_fill_(u <= 0, 0)
 
 
 def _add_product_(into: Tensor, a: Tensor, b: Tensor) -> None:
-    """into + a·b, in place; products of a narrower dtype are added in the wider."""
+    """Add a·b to ``into`` in place; products of a narrower dtype are added in the wider one."""
     if a.dtype == into.dtype:
         into.addmm_(a, b)
     else:

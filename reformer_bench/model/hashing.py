@@ -1,4 +1,5 @@
-"""Angular locality-sensitive hashing: vectors and rotations in, buckets out, nothing kept.
+"""Angular locality-sensitive hashing, from vectors and rotations to buckets; nothing is
+kept.
 
 Paper, section 2. N sequences, L length, D head width, R rounds, H heads.
 """
@@ -20,11 +21,12 @@ _LARGEST_SINGLE_FACTOR = 64
 def bucket_factors(
     n_buckets: int | tuple[int, ...] | None, length: int, chunk_length: int
 ) -> tuple[int, ...]:
-    """The even factors a round hashes with; their product is its number of buckets.
+    """Return the even factors that a round hashes with; their product is its number of
+    buckets.
 
     One matrix with L/64 columns would make hashing itself quadratic in L, so more than 64 buckets
-    are two hashes combined. None means 2 · L / chunk_length buckets, rounded up to a product of
-    even factors. One bucket is the empty product.
+    are two hashes combined. None stands for 2 · L / chunk_length buckets, rounded up to a product
+    of even factors. One bucket is the empty product.
     """
     if isinstance(n_buckets, tuple):
         return n_buckets
@@ -46,13 +48,13 @@ def draw_rotations(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Random directions [H, D, R, Σ factor/2], standard normal, a function of the seed."""
+    """Draw random directions [H, D, R, Σ factor/2], standard normal, from a seed."""
     shape = (n_heads, d_head, n_hashes, sum(factors) // 2)
     return torch.empty(shape, device=device, dtype=dtype).normal_(generator=generator(seed, device))
 
 
 def hash_vectors(x_NLD: Tensor, rotations_NDRK: Tensor, factors: tuple[int, ...]) -> Tensor:
-    """Buckets [N, R, L] int64 of vectors x, in 0 … product(factors) − 1.
+    """Return the buckets [N, R, L] int64 of vectors x, in 0 … product(factors) − 1.
 
     For each factor b the hash is argmax([xR; −xR]) over b directions (paper, section 2).
     """
@@ -68,7 +70,7 @@ def hash_vectors(x_NLD: Tensor, rotations_NDRK: Tensor, factors: tuple[int, ...]
 def _hash_round(
     buckets_NL: Tensor, x_NLD: Tensor, rotations_NDK: Tensor, factors: tuple[int, ...]
 ) -> None:
-    """Adds one round's buckets to zeros."""
+    """Add one round's buckets to zeros."""
     length, width = x_NLD.shape[1:]
     start, radix = 0, 1
     for factor in factors:
@@ -82,7 +84,7 @@ def _hash_round(
 
 
 def _strongest_direction(y_NLk: Tensor) -> Tensor:
-    """argmax over [y; −y], [N, L], without building the concatenation."""
+    """Return argmax over [y; −y], [N, L], without building the concatenation."""
     high, at_high = y_NLk.max(-1)
     low, at_low = y_NLk.min(-1)
     return torch.where(high >= -low, at_high, at_low + y_NLk.shape[-1])

@@ -34,15 +34,19 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torc
 
 
 def _parameter_dtype(config: ModelConfig) -> torch.dtype:
-    """Parameters and streams are wide also where sublayers compute in bfloat16."""
+    """Return the dtype of parameters and streams; they are wide even under bfloat16."""
     return torch.float64 if config.dtype == "float64" else torch.float32
 
 
 class ReformerLM(nn.Module):
     """A Transformer language model whose every memory technique is a switch of its config.
 
-    Models whose switches don't change the mathematics share parameter names and shapes, so a
-    state_dict of one loads into the other.
+    Models whose switches don't change the mathematics have parameters of the same names and shapes,
+    so that the state_dict of one loads into the other. A new model is on the CPU; ``place`` moves
+    it.
+
+    Args:
+        config: Sizes and switches, for example ``preset("reformer", n_layers=6)``.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -61,8 +65,18 @@ class ReformerLM(nn.Module):
         """What watched the streams of the last pass, until it has been read."""
 
     def place(self, device: torch.device | str, *, host: torch.device | None = None) -> ReformerLM:
-        """Move to a device; with parameter_offload the layers' parameters stay in CPU memory,
-        pinned where the device is a CUDA one. ``host`` is another name for that memory."""
+        """Move the model to a device.
+
+        With ``parameter_offload`` the parameters of the layers stay in CPU memory, which is pinned
+        where the device is a CUDA one.
+
+        Args:
+            device: Where the model computes.
+            host: What stands for the CPU's memory, where that isn't the device ``cpu``.
+
+        Returns:
+            The model itself.
+        """
         device = torch.device(device)
         offload = self.config.parameter_offload == "cpu"
         self.embedding.to(device)
@@ -78,10 +92,19 @@ class ReformerLM(nn.Module):
         return self
 
     def forward(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
-        """Logits [B, L, V] in the parameters' dtype for tokens [B, L] int64.
+        """Compute the logits of every token.
 
-        ``valid`` [B, L] bool is False at padding, which no token attends to; logits there mean
-        nothing. Raises ValueError for tokens of another shape or dtype, or too long a sequence.
+        Args:
+            tokens_BL: Token numbers, int64 of shape [batch, length].
+            valid_BL: False at padding, bool of shape [batch, length]; no token attends to padding,
+                and its logits mean nothing. None stands for no padding.
+
+        Returns:
+            Logits of shape [batch, length, vocab_size], in the dtype of the parameters.
+
+        Raises:
+            ValueError: Tokens or ``valid_BL`` have another shape or dtype, there are no tokens, or
+                the sequence is longer than ``max_length``.
         """
         step = self._step(tokens_BL, valid_BL)
         x_BLM = self._embedded(tokens_BL, step)
@@ -93,11 +116,23 @@ class ReformerLM(nn.Module):
         return cast(Tensor, self.output(self._residual(x_BLM, step)))
 
     def loss(self, tokens_BL: Tensor, targets_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy, a scalar, of tokens and targets [B, L] int64.
+        """Compute the mean cross-entropy of predicting the targets.
 
-        Targets of −100 take no part. With loss_chunks > 1, or reversible layers, logits exist for
-        one of ``loss_chunks`` pieces at a time. A reversible model's loss can be differentiated
-        once: its backward pass undoes the activations in place.
+        With ``loss_chunks`` > 1, and in every reversible model, logits exist for only one of
+        ``loss_chunks`` pieces of the sequence at a time. The loss of a reversible model can be
+        differentiated once, because its backward pass undoes the activations in place.
+
+        Args:
+            tokens_BL: Token numbers, int64 of shape [batch, length].
+            targets_BL: What each token should predict, of the same dtype and shape; −100 takes no
+                part.
+            valid_BL: False at padding, bool of shape [batch, length]; None stands for no padding.
+
+        Returns:
+            The mean over the targets that take part, a scalar.
+
+        Raises:
+            ValueError: As in ``forward``, or the targets have another shape than the tokens.
         """
         step = self._step(tokens_BL, valid_BL)
         if targets_BL.shape != tokens_BL.shape:
@@ -128,7 +163,7 @@ class ReformerLM(nn.Module):
             watch.check()
 
     def settings(self) -> dict[str, str]:
-        """What ``auto`` became on the device the model is placed on."""
+        """Say which kernel ``auto`` has become on the device that the model is on."""
         found = {}
         for layer in self._layers():
             attention = layer.attention
@@ -139,7 +174,7 @@ class ReformerLM(nn.Module):
         return found
 
     def embed(self, params: Tensors, tokens_BL: Tensor, step: Step) -> Tensor:
-        """Embedded tokens with dropout, outside autograd; [B, L, M]."""
+        """Return the embedded tokens, with dropout, [B, L, M], outside autograd."""
         x_BLM = self.embedding.lookup(params, tokens_BL)
         if self._dropout(step):
             x_BLM.mul_(dropout_scale(x_BLM, self._dropout(step), self._embedding_seed(step)))
@@ -148,14 +183,16 @@ class ReformerLM(nn.Module):
     def embed_backward(
         self, like: Tensor, tokens_BL: Tensor, dx_BLM: Tensor, step: Step
     ) -> list[Tensor]:
-        """Gradients of the embedding's parameters, in their order; may overwrite ``dx``."""
+        """Return the gradients of the embedding's parameters, in their order; ``dx`` may be
+        overwritten.
+        """
         if self._dropout(step):
             dx_BLM.mul_(dropout_scale(dx_BLM, self._dropout(step), self._embedding_seed(step)))
         params = {name: p.detach() for name, p in self.embedding.named_parameters()}
         return list(self.embedding.lookup_backward(params, tokens_BL, dx_BLM).values())
 
     def _embedded(self, tokens_BL: Tensor, step: Step) -> Tensor:
-        """Embedded tokens with dropout, differentiable."""
+        """Return the embedded tokens, with dropout, differentiably."""
         x_BLM = self.embedding(tokens_BL)
         return seeded_dropout(x_BLM, self._dropout(step), self._embedding_seed(step))
 
@@ -220,8 +257,10 @@ class AttentionLayer(nn.Module):
         self.feed = ParameterFeed(torch.device("cpu"), offload=False)
 
     def forward(self, x_BLM: Tensor) -> Tensor:
-        """y [B, L, M] of x [B, L, M]; recomputed head group by head group in the backward pass
-        unless residual = 'standard'. ValueError for an x of another dtype than the parameters'."""
+        """Return y [B, L, M] of x [B, L, M]; unless residual is ``standard``, the backward pass
+        recomputes one group of heads at a time. Raises ValueError for an x of another dtype than
+        the parameters'.
+        """
         wanted = self.layer.norm.weight.dtype
         if x_BLM.dtype != wanted:
             raise ValueError(f"x has dtype {x_BLM.dtype}, expected the parameters', {wanted}")

@@ -18,11 +18,11 @@ from reformer_bench.model.sublayer import Norm, Tensors
 from reformer_bench.spec.model import ModelConfig
 
 IGNORED_TARGET = -100
-"""A target that takes no part in the loss."""
+"""A target of this value takes no part in the loss."""
 
 
 class OutputHead(nn.Module):
-    """Logits and loss of one or two streams, the loss over ``loss_chunks`` pieces."""
+    """Computes logits and loss of one or two streams, the loss over ``loss_chunks`` pieces."""
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class OutputHead(nn.Module):
         self.compute_dtype = dtype
 
     def merge(self, streams: list[Tensor]) -> Tensor:
-        """One tensor [..., W] of the streams: side by side, or their mean."""
+        """Return one tensor [..., W] of the streams: side by side, or their mean."""
         if len(streams) == 1:
             return streams[0]
         if self.concat:
@@ -42,14 +42,14 @@ class OutputHead(nn.Module):
         return (streams[0] + streams[1]) * 0.5
 
     def forward(self, x_BLW: Tensor) -> Tensor:
-        """Logits [B, L, V] of merged streams, under plain autograd."""
+        """Return the logits [B, L, V] of merged streams, under plain autograd."""
         weight, bias = self.head.weight, self.head.bias
         dtype = self.compute_dtype
         h = self.norm(x_BLW, self.norm_epsilon).to(dtype)
         return functional.linear(h, weight.to(dtype), bias.to(dtype)).to(x_BLW.dtype)
 
     def loss_sum(self, params: Tensors, streams: list[Stream], targets_P: Tensor) -> Tensor:
-        """Sum of cross-entropies, piece by piece."""
+        """Return the sum of cross-entropies, piece by piece."""
         total = torch.zeros((), dtype=params["norm.weight"].dtype, device=targets_P.device)
         for piece in even_pieces(targets_P.shape[0], self.n_pieces):
             logits = self._logits(params, self._normed(params, streams, piece).h_PM)
@@ -95,7 +95,7 @@ class OutputHead(nn.Module):
             self._split(dx, [d[piece] for d in dstreams])
 
     def _split(self, dx: Tensor, into: list[Tensor]) -> None:
-        """Gradients of the streams from that of what they were merged to."""
+        """Return the gradients of the streams, from that of what they were merged to."""
         if len(into) == 1:
             into[0].copy_(dx)
         elif self.concat:
@@ -113,14 +113,14 @@ class OutputHead(nn.Module):
         )
 
     def _logits(self, params: Tensors, h_pW: Tensor) -> Tensor:
-        """Logits [p, V] in the streams' dtype."""
+        """Return the logits [p, V] in the streams' dtype."""
         dtype = self.compute_dtype
         weight, bias = params["head.weight"].to(dtype), params["head.bias"].to(dtype)
         return torch.addmm(bias, h_pW.to(dtype), weight.t()).to(h_pW.dtype)
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Mean cross-entropy of one stream of floats; logits exist a piece at a time."""
+    """Computes the mean cross-entropy of one stream of floats; logits exist a piece at a time."""
 
     @staticmethod
     def forward(
@@ -151,15 +151,15 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def chunked_loss(head: OutputHead, x_BLM: Tensor, targets_BL: Tensor) -> Tensor:
-    """Mean cross-entropy, differentiable, logits a piece at a time."""
+    """Return the mean cross-entropy, differentiably, with logits for a piece at a time."""
     return _ChunkedLoss.apply(head, x_BLM, targets_BL, *head.parameters())
 
 
 def n_counted(targets: Tensor) -> Tensor:
-    """How many targets take part in the loss, at least 1."""
+    """Count the targets that take part in the loss; at least 1."""
     return (targets != IGNORED_TARGET).sum().clamp_(min=1)
 
 
 def _targets(targets_p: Tensor) -> tuple[Tensor, Tensor]:
-    """(which take part, a class for each that can be gathered)."""
+    """Return which targets take part, and for each a class that can be gathered."""
     return targets_p != IGNORED_TARGET, targets_p.clamp(min=0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Normed(NamedTuple):
-    """Normalised rows and what their backward pass needs."""
+    """Normalised rows, with what their backward pass needs."""
 
     h_PM: Tensor
     x_PM: Tensor
@@ -23,7 +23,7 @@ class Normed(NamedTuple):
 def normalise(
     x_PM: Tensor, weight_M: Tensor, bias_M: Tensor, epsilon: float, scale: float = 1.0
 ) -> Normed:
-    """Layer normalisation of x / scale, given x.
+    """Return the layer normalisation of x / scale, given x.
 
     Normalisation divides any common factor out; only epsilon has to follow it.
     """
@@ -42,7 +42,9 @@ def normalise_backward(
     dbias_M: Tensor,
     scale: float = 1.0,
 ) -> Tensor:
-    """Gradient [P, M] with respect to x / scale; adds those of weight and bias in place."""
+    """Return the gradient [P, M] with respect to x / scale; add those of weight and bias
+    in place.
+    """
     dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
         dh_PM,
         saved.x_PM,

@@ -1,4 +1,5 @@
-"""Token embedding plus positions: axial (two small tables), learned (one large), or none.
+"""Token embedding plus positions, which are axial (two small tables), learned (one large)
+or none.
 
 Paper, section 4 (axial positional embeddings of the authors' code). B batch, L length, M model
 width; an axial model's position p is row p // n₂ of the first table beside row p % n₂ of the
@@ -18,7 +19,7 @@ from reformer_bench.spec.model import ModelConfig, Positions
 
 
 class Embedding(nn.Module):
-    """The first stage: tokens [B, L] to activations [B, L, M]."""
+    """The first stage, from tokens [B, L] to activations [B, L, M]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -29,18 +30,18 @@ class Embedding(nn.Module):
         )
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        """Activations [B, L, M], differentiable."""
+        """Return activations [B, L, M], differentiably."""
         return _Embed.apply(self, tokens_BL, *self.parameters())
 
     def lookup(self, params: Tensors, tokens_BL: Tensor) -> Tensor:
-        """Activations [B, L, M]; no temporary of that size besides the result."""
+        """Return activations [B, L, M]; no temporary of that size exists besides the result."""
         x_BLM = functional.embedding(tokens_BL, params["tokens.weight"])
         for x, rows in self._grid(params, x_BLM):
             x.add_(rows)
         return x_BLM
 
     def lookup_backward(self, params: Tensors, tokens_BL: Tensor, dx_BLM: Tensor) -> Tensors:
-        """Gradients of the tables, by name."""
+        """Return the gradients of the tables, by name."""
         vocab_size = params["tokens.weight"].shape[0]
         grads = {name: torch.zeros_like(table) for name, table in params.items()}
         grads["tokens.weight"] = torch.ops.aten.embedding_dense_backward(
@@ -51,7 +52,9 @@ class Embedding(nn.Module):
         return grads
 
     def _grid(self, tables: Tensors, x_BLM: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pairs (part of x, rows of a table that belong to it), broadcastable to each other."""
+        """Return pairs (part of x, rows of a table that belong to it), broadcastable to
+        each other.
+        """
         length = x_BLM.shape[1]
         if len(self.positions) == 0:
             return []
@@ -73,7 +76,7 @@ class Embedding(nn.Module):
 
 
 class _Embed(torch.autograd.Function):
-    """Embedding.lookup with its gradient."""
+    """Embedding.lookup as a function with a gradient."""
 
     @staticmethod
     def forward(ctx: Any, module: Embedding, tokens_BL: Tensor, *tables: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ def _named(module: nn.Module, tensors: tuple[Tensor, ...]) -> Tensors:
 
 
 def _tables(config: ModelConfig) -> list[tuple[int, int]]:
-    """(rows, width) of each table of positions."""
+    """Return (rows, width) of each table of positions."""
     match config.positions:
         case Positions.AXIAL:
             return list(config.position_tables())

@@ -1,4 +1,5 @@
-"""Work that repeats: marked, so that who follows a run's memory need follow it only once.
+"""Work that repeats is marked here, so that whoever follows a run's memory follows it
+only once.
 
 Parts of a sublayer, blocks of chunks and layers do the same again and again. Work marked here
 changes tensors in place, keeps nothing it allocates, and frees nothing it was given.
@@ -24,7 +25,7 @@ _followers: list[Follower] = []
 def repeat(
     key: Hashable, work: Callable[..., None], *arguments: Any, place: str | None = None
 ) -> None:
-    """Run the work; where a run is followed, its follower may know what it would do."""
+    """Run the work; where a run is followed, its follower may know already what it would do."""
     if not _followers:
         work(*arguments)
     else:
@@ -33,7 +34,7 @@ def repeat(
 
 @contextmanager
 def followed_by(follower: Follower) -> Iterator[None]:
-    """Hands work that is marked to a follower while the block runs."""
+    """Hand work that is marked to a follower while the block runs."""
     _followers.append(follower)
     try:
         yield

@@ -1,4 +1,5 @@
-"""The tensors a residual stack adds to: plain floats, or fixed-point numbers that undo exactly.
+"""The tensors that a residual stack adds to: floats, or fixed-point numbers that undo
+exactly.
 
 P rows (batch · length), M model width.
 """
@@ -17,18 +18,18 @@ class Stream(Protocol):
     """Rows of activations that sublayers read from and add to."""
 
     norm_scale: float
-    """``read`` gives rows times this; a normalisation takes it out again by its epsilon."""
+    """What ``read`` multiplies rows by; a normalisation takes it out again by its epsilon."""
 
     def read(self, rows: slice) -> Tensor:
-        """Rows [p, M] in floating point, times ``norm_scale``."""
+        """Return rows [p, M] in floating point, times ``norm_scale``."""
         ...
 
     def values(self, rows: slice) -> Tensor:
-        """Rows [p, M] in floating point."""
+        """Return rows [p, M] in floating point."""
         ...
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:
-        """Add ±y to rows, in place. ``y`` may be overwritten."""
+        """Add ±y to rows, in place; ``y`` may be overwritten."""
         ...
 
     def add_product_(self, rows: slice, a_PK: Tensor, b_KM: Tensor, sign: int) -> None:
@@ -37,7 +38,7 @@ class Stream(Protocol):
 
 
 class FloatStream:
-    """A stream of floats, as in the paper. Undoing an addition leaves a rounding error."""
+    """A stream of floats, as in the paper; undoing an addition leaves a rounding error."""
 
     norm_scale = 1.0
 
@@ -45,11 +46,11 @@ class FloatStream:
         self.tensor = x_PM
 
     def read(self, rows: slice) -> Tensor:
-        """The rows themselves."""
+        """Return the rows themselves."""
         return self.tensor[rows]
 
     def values(self, rows: slice) -> Tensor:
-        """The rows themselves."""
+        """Return the rows themselves."""
         return self.tensor[rows]
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:
@@ -140,13 +141,14 @@ def _unit(dtype: torch.dtype) -> tuple[float, float]:
 
 
 class FixedStream:
-    """A stream of integers that count a small unit, so that adding and subtracting are exact.
+    """A stream of integers that count a small unit, so that adding and subtracting are
+    exact.
 
-    LSH makes exactness matter: a token whose vector lies on the border of two buckets changes its
-    bucket by the last bit, that shifts the chunk borders of every bucket between, and the error
-    spreads. Integers of the same size as the floats (32 bits for float32 and bfloat16 sublayers,
-    64 for float64) undo every addition to the bit, so the recomputation sees the very vectors the
-    forward pass saw, and no buckets need to be stored.
+    LSH attention makes exactness matter. A token whose vector lies on the border of two buckets
+    changes its bucket by the last bit; that shifts the chunk borders of every bucket between, and
+    the error spreads. Integers of the same size as the floats (32 bits for float32 and bfloat16
+    sublayers, 64 for float64) undo every addition to the bit. So the recomputation sees the very
+    vectors that the forward pass saw, and no buckets need to be stored.
 
     The unit is 2⁻²⁰ (range ±2048) in 32 bits and 2⁻⁴⁴ (range ±524288) in 64.
     """
@@ -164,18 +166,18 @@ class FixedStream:
         self.tensor.copy_(units)
 
     def copy(self) -> FixedStream:
-        """A stream of the same numbers in memory of its own."""
+        """Return a stream of the same numbers in memory of its own."""
         twin = object.__new__(FixedStream)
         twin.__dict__.update(self.__dict__)
         twin.tensor = self.tensor.clone()
         return twin
 
     def read(self, rows: slice) -> Tensor:
-        """Rows in units."""
+        """Return the rows, counted in units."""
         return self.tensor[rows].to(self._float)
 
     def values(self, rows: slice) -> Tensor:
-        """Rows in floating point."""
+        """Return the rows in floating point."""
         return self.read(rows).mul_(1 / self.norm_scale)
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:

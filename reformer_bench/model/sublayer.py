@@ -1,8 +1,8 @@
-"""Sublayer: f(norm(x)) as a set of independent parts, each run forward, or forward and backward.
+"""A sublayer is f(norm(x)) as a set of independent parts, each run forward, or forward and
+backward.
 
-Attention is a sum over head groups, feed-forward a concatenation over pieces of the sequence, so
-one interface serves both: nothing needs all parts at once, in training either (DESIGN: one-sweep
-backward).
+Attention is a sum over head groups, feed-forward a concatenation over pieces of the sequence. So
+one interface serves both, and nothing needs all parts at once, in training either.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Tensors = Mapping[str, Tensor]
 
 
 class Norm(nn.Module):
-    """Weight and bias of a layer normalisation over ``width`` features."""
+    """The weight and bias of a layer normalisation over ``width`` features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, epsilon: float) -> Tensor:
-        """Normalised x [..., width], under plain autograd."""
+        """Return normalised x [..., width], under plain autograd."""
         return layer_norm(x, self.weight.shape, self.weight, self.bias, epsilon)
 
 
@@ -50,7 +50,7 @@ class Sublayer(nn.Module, ABC):
     @property
     @abstractmethod
     def alike(self) -> Hashable:
-        """Equal for sublayers that work with the same shapes."""
+        """A key that is equal for sublayers that work with the same shapes."""
 
     @property
     @abstractmethod
@@ -59,13 +59,15 @@ class Sublayer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
-        """f(norm(x)), [B, L, M], under plain autograd: activations are kept for backward."""
+        """Return f(norm(x)), [B, L, M], under plain autograd, which keeps activations for
+        backward.
+        """
 
     @abstractmethod
     def accumulate(
         self, params: Tensors, source: Stream, sink: Stream, sign: int, step: Step
     ) -> None:
-        """sink ± f(norm(source)), in place, part by part, keeping nothing."""
+        """Write sink ± f(norm(source)), in place, part by part, keeping nothing."""
 
     @abstractmethod
     def sweep(
@@ -78,7 +80,8 @@ class Sublayer(nn.Module, ABC):
         step: Step,
         undo: Stream | None = None,
     ) -> None:
-        """For each part: recompute it, take it from ``undo``, add its vector-Jacobian products.
+        """Recompute each part, take it from ``undo``, and add its vector-Jacobian
+        products.
 
         ``dy`` is the gradient of f's result; gradients of the source are added to ``dx`` and those
         of the parameters to ``grads``, in place. One forward is recomputed, and no more than one
@@ -86,7 +89,7 @@ class Sublayer(nn.Module, ABC):
         """
 
     def normed(self, params: Tensors, source: Stream, rows: slice) -> Normed:
-        """Normalised rows of a stream."""
+        """Return normalised rows of a stream."""
         return normalise(
             source.read(rows),
             params["norm.weight"],
@@ -98,7 +101,7 @@ class Sublayer(nn.Module, ABC):
     def normed_backward(
         self, params: Tensors, grads: Tensors, source: Stream, dh_PM: Tensor, saved: Normed
     ) -> Tensor:
-        """Gradient of the stream's rows, given that of their normalised ones."""
+        """Return the gradient of the stream's rows, given that of their normalised ones."""
         return normalise_backward(
             dh_PM,
             saved,

@@ -37,26 +37,26 @@ class PeerModel(nn.Module, ABC):
 
     @abstractmethod
     def check_length(self) -> None:
-        """ValueError where the peer can't do the length, or would do another task at it."""
+        """Raise ValueError where the peer can't do the length, or would do another task at it."""
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The peer's own model, everything pinned."""
+        """Build the peer's own model, with every setting fixed."""
 
     @abstractmethod
     def pinned(self) -> dict[str, str]:
-        """The peer's own settings, by the peer's own names."""
+        """Return the peer's own settings, by the peer's own names."""
 
     @abstractmethod
     def differences(self) -> list[str]:
-        """What the peer computes differently from what the config says, parameters apart."""
+        """Say what the peer computes otherwise than the config says, apart from parameters."""
 
     @abstractmethod
     def logits(self, tokens_BL: Tensor) -> Tensor:
-        """Logits [B, L, V] of tokens [B, L] int64."""
+        """Return the logits [B, L, V] of tokens [B, L] int64."""
 
     def loss(self, tokens_BL: Tensor, targets_BL: Tensor) -> Tensor:
-        """Mean cross-entropy, a scalar, of tokens and targets [B, L] int64.
+        """Return the mean cross-entropy, a scalar, of tokens and targets [B, L] int64.
 
         Raises ValueError for tokens of a length other than the one the model was built for.
         """
@@ -69,7 +69,7 @@ class PeerModel(nn.Module, ABC):
         return functional.cross_entropy(logits_BLV.flatten(0, 1), targets_BL.flatten())
 
     def settings(self) -> dict[str, str]:
-        """Everything pinned, how many parameters there are, and what could not be matched."""
+        """Return all fixed settings, the number of parameters, and what could not be matched."""
         return {
             "library": library_version(self.library),
             **self.pinned(),
@@ -78,7 +78,9 @@ class PeerModel(nn.Module, ABC):
         }
 
     def mismatches(self) -> list[str]:
-        """What could not be matched to the config, parameter counts included; empty: nothing."""
+        """Say what could not be matched to the config, the number of parameters included; empty
+        where all was.
+        """
         found = self.differences()
         ours, theirs = parameter_count(self.config), sum(p.numel() for p in self.parameters())
         if ours != theirs:
@@ -90,13 +92,13 @@ class PeerModel(nn.Module, ABC):
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """Parameters of our own model of a config; nothing is allocated."""
+    """Count the parameters of our own model of a config; nothing is allocated."""
     with torch.device("meta"):
         return sum(p.numel() for p in ReformerLM(config).parameters())
 
 
 def _check_config(library: str, config: ModelConfig) -> None:
-    """ValueError for switches that no peer has."""
+    """Raise ValueError for switches that no peer has."""
     kinds = {config.kind(layer) for layer in range(config.n_layers)}
     for field, value, allowed in (
         ("residual", config.residual, Residual.REVERSIBLE),

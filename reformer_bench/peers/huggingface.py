@@ -1,4 +1,4 @@
-"""transformers' Reformers turned into ours, weights and all."""
+"""Turns transformers' Reformers into ours, weights included."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reformer_bench.model import ReformerLM
-from reformer_bench.peers.huggingface_config import native_fields, read_config
+from reformer_bench.peers.huggingface_config import native_fields, read_config, with_buckets
 from reformer_bench.peers.installed import check_installed
 from reformer_bench.spec.errors import InputError
 from reformer_bench.spec.model import ModelConfig, Positions
@@ -27,28 +27,42 @@ _LAYER_NAMES = {
     "feed_forward.outer.weight": "feed_forward.output.dense.weight",
     "feed_forward.outer.bias": "feed_forward.output.dense.bias",
 }
-"""Our names inside a layer, and theirs; projections are named alike."""
+"""Our names inside a layer, with theirs; projections are named alike."""
 
 
-def to_native(hf_model: Any) -> ReformerLM:
-    """Our ReformerLM that computes what a ReformerModelWithLMHead or ReformerForMaskedLM does.
+def to_native(hf_model: Any, length: int | None = None) -> ReformerLM:
+    """Build our model that computes what one of transformers' Reformers computes.
 
-    Weights are copied; device, dtype and training mode are the same. With the same ``hash_seed``
-    the logits agree to rounding; dropout is drawn differently (see
-    ``huggingface_config.differences``). Raises ValueError naming the class or the key of its
-    config that can't be converted.
+    The weights are copied; device, dtype and training mode stay the same. With a ``hash_seed`` in
+    the config both hash alike, and the logits agree to rounding. Dropout is drawn differently:
+    ``huggingface_config.differences`` says how.
+
+    Args:
+        hf_model: A ReformerModelWithLMHead or a ReformerForMaskedLM.
+        length: How many tokens the first sequence has that the model is to see. It is needed only
+            where the config has ``num_buckets`` = None and the model has seen no sequence yet:
+            transformers chooses the number of LSH buckets by that sequence.
+
+    Returns:
+        Our model, on the same device.
+
+    Raises:
+        ValueError: The model is of another class, or its config holds something that can't be
+            converted; the text names the key.
     """
     kind = type(hf_model).__name__
     if kind not in _CLASSES:
         raise ValueError(f"expected a {' or a '.join(_CLASSES)}, got a {kind}")
     settings = {**hf_model.config.to_dict(), "dtype": str(hf_model.dtype).removeprefix("torch.")}
+    if length is not None:
+        settings = with_buckets(settings, length)
     return with_weights_of(ModelConfig(**native_fields(settings)), hf_model)
 
 
 def with_weights_of(config: ModelConfig, hf_model: Any) -> ReformerLM:
-    """Our model of a config with the weights of one of transformers'.
+    """Build our model of a config with the weights of one of transformers' models.
 
-    Raises RuntimeError from torch where the config's shapes are others than the weights'.
+    Raises RuntimeError from torch where the shapes that the config asks for are not the weights'.
     """
     with torch.device("meta"):
         native = ReformerLM(config)
@@ -59,7 +73,8 @@ def with_weights_of(config: ModelConfig, hf_model: Any) -> ReformerLM:
 
 
 def load_checkpoint(folder: Path, config: ModelConfig) -> ReformerLM:
-    """Our model of a config with the weights of a folder saved by transformers, on the CPU.
+    """Build our model of a config with the weights of a folder saved by transformers, on
+    the CPU.
 
     Nothing is fetched from anywhere. Raises InputError where the folder or the library is missing.
     """
@@ -77,7 +92,7 @@ def load_checkpoint(folder: Path, config: ModelConfig) -> ReformerLM:
 
 
 def native_state(hf_model: Any, config: ModelConfig) -> dict[str, Tensor]:
-    """The state_dict of our model, from the weights of theirs."""
+    """Return the state_dict of our model, from the weights of theirs."""
     theirs = {name: p.detach() for name, p in hf_model.named_parameters()}
     embeddings, encoder = "reformer.embeddings", "reformer.encoder"
     # Where the decoder has no bias of its own, lm_head.bias exists but is never added.

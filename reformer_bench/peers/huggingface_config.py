@@ -1,4 +1,5 @@
-"""What a transformers ReformerConfig says, in the fields of our ModelConfig. No torch.
+"""Says in the fields of our ModelConfig what a transformers ReformerConfig says. It needs
+no torch.
 
 ``config`` is the mapping of a config.json, or of ``ReformerConfig.to_dict()``.
 """
@@ -30,7 +31,7 @@ SHAPING = (
     "axial_shape",
     "axial_dims",
 )
-"""Fields that the weights themselves decide; any other may be changed beside a checkpoint."""
+"""The fields that the weights themselves decide; any other may be changed beside a checkpoint."""
 
 _HOW_NOT_WHAT = ("ff_chunks", "loss_chunks", "dtype")
 
@@ -38,8 +39,11 @@ _HOW_NOT_WHAT = ("ff_chunks", "loss_chunks", "dtype")
 def native_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the ModelConfig that computes the same, as JSON values.
 
-    Raises ValueError naming the key of ``config`` that ours can't express. ``differences`` says
-    what still differs while training.
+    ``differences`` says what still differs while training.
+
+    Raises:
+        ValueError: A key of ``config`` has a value that our model has no switch for; the text
+            names both.
     """
     _check(config)
     layers = list(config["attn_layers"])
@@ -82,8 +86,36 @@ def native_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def with_buckets(config: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """A config whose number of buckets is settled, as transformers settles it.
+
+    Where ``num_buckets`` is None, transformers chooses it by the first sequence that the model
+    sees and keeps it from then on: the power of two next below 2 · length / chunk length, as two
+    factors where that is large. ``length`` counts the tokens of that sequence.
+    """
+    chunk = config["lsh_attn_chunk_length"]
+    if config["num_buckets"] is not None or "lsh" not in config["attn_layers"]:
+        return dict(config)
+    if length <= chunk:
+        # One chunk is attended to in full, and leaves the choice to the first longer sequence.
+        raise ValueError(
+            f"length = {length}: transformers chooses num_buckets only for a sequence longer than "
+            f"one chunk of {chunk} tokens"
+        )
+    # They pad a sequence to whole chunks of every kind in evaluation, before they choose.
+    step = math.lcm(*(config[f"{kind}_attn_chunk_length"] for kind in set(config["attn_layers"])))
+    exponent = (2 * (math.ceil(length / step) * step // chunk)).bit_length() - 1
+    largest = 2 * max(int((config["max_position_embeddings"] // chunk) ** 0.5), chunk)
+    if 2**exponent <= largest:
+        return {**config, "num_buckets": 2**exponent}
+    first = exponent // 2
+    return {**config, "num_buckets": [2**first, 2 ** (exponent - first)]}
+
+
 def differences(config: Mapping[str, Any]) -> list[str]:
-    """What our model of ``native_fields`` does differently in training; in evaluation nothing."""
+    """Say what our model of ``native_fields`` does otherwise in training; in evaluation it is
+    nothing.
+    """
     found = []
     if config["hidden_dropout_prob"]:
         found.append("dropout after each sublayer, not inside feed-forward layers and the head")
@@ -95,7 +127,7 @@ def differences(config: Mapping[str, Any]) -> list[str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a folder that transformers saved a Reformer into.
+    """Read the config.json of a folder that transformers saved a Reformer into.
 
     Raises InputError where there is none, or where it is another model's.
     """
@@ -116,7 +148,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def checkpoint_fields(folder: Path) -> dict[str, Any]:
-    """``native_fields`` of a saved model, without those that a suite is there to choose.
+    """Return ``native_fields`` of a saved model, without those that a suite is there to
+    choose.
 
     Raises InputError for what can't be measured.
     """
@@ -130,7 +163,7 @@ def checkpoint_fields(folder: Path) -> dict[str, Any]:
 
 
 def _check(config: Mapping[str, Any]) -> None:
-    """ValueError for the first key that says something ours has no switch for."""
+    """Raise ValueError for the first key that says something ours has no switch for."""
     layers = list(config["attn_layers"])
     if not layers or not set(layers) <= {"lsh", "local"}:
         raise ValueError(f"attn_layers = {layers}: expected 'lsh' and 'local' only")
@@ -145,8 +178,8 @@ def _check(config: Mapping[str, Any]) -> None:
         raise ValueError(f"hidden_act = {config['hidden_act']!r}: expected 'gelu' or 'relu'")
     if "lsh" in layers and config["num_buckets"] is None:
         raise ValueError(
-            "num_buckets = None: transformers would choose it by the first sequence it sees; set "
-            "it to what the model is to use"
+            "num_buckets = None: transformers chooses it by the first sequence it sees; set it in "
+            "the model's config, or say that sequence's length (to_native's argument)"
         )
     if (config.get("dtype") or "float32") not in _DTYPES:
         raise ValueError(f"dtype = {config['dtype']!r}: expected one of {', '.join(_DTYPES)}")

@@ -1,4 +1,4 @@
-"""Whether a peer's library is installed, found out without importing it."""
+"""Finds out whether a peer's library is installed, without importing it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from importlib.metadata import version
 from reformer_bench.spec.errors import InputError
 
 LIBRARIES = {"reformer-pytorch": "reformer_pytorch", "transformers": "transformers"}
-"""Implementations that aren't ours, each with the module it needs."""
+"""The implementations that aren't ours, each with the module it needs."""
 
 
 def check_installed(implementation: str) -> None:
-    """InputError naming the extra to install, unless the implementation is ours or is there."""
+    """Raise InputError, naming the extra to install, unless the implementation is ours or
+    is there.
+    """
     module = LIBRARIES.get(implementation)
     if module is not None and importlib.util.find_spec(module) is None:
         raise InputError(
@@ -22,5 +24,5 @@ def check_installed(implementation: str) -> None:
 
 
 def library_version(implementation: str) -> str:
-    """Name and version of a peer's library: ``transformers 5.1.0``."""
+    """Return name and version of a peer's library, as in ``transformers 5.1.0``."""
     return f"{implementation} {version(implementation)}"

@@ -1,6 +1,6 @@
 """reformer-pytorch's ReformerLM on our task.
 
-Without pinning it may attend fully to short sequences, keep activations, replace positions by
+Left to its defaults it may attend fully to short sequences, keep activations, replace positions by
 rotary ones, or share one layer's weights.
 """
 
@@ -20,12 +20,14 @@ _NORM_EPSILON = 1e-5
 
 
 class ReformerPytorchLM(PeerModel):
-    """Built for one length; raises ValueError where its own model could not keep to the task."""
+    """A model built for one length; ValueError where its own model could not keep to the task."""
 
     library = "reformer-pytorch"
 
     def check_length(self) -> None:
-        """Whole pairs of chunks only; its own check is an assertion in the middle of a step."""
+        """Allow whole pairs of chunks only; its own check is an assertion in the middle
+        of a step.
+        """
         step = 2 * self.config.chunk_length
         if self.length % step:
             raise ValueError(
@@ -34,7 +36,7 @@ class ReformerPytorchLM(PeerModel):
             )
 
     def build(self) -> nn.Module:
-        """Its ReformerLM."""
+        """Build its ReformerLM."""
         check_installed(self.library)
         from reformer_pytorch import ReformerLM
 
@@ -94,11 +96,11 @@ class ReformerPytorchLM(PeerModel):
         }
 
     def pinned(self) -> dict[str, str]:
-        """The arguments of its ReformerLM."""
+        """Return the arguments of its ReformerLM."""
         return {name: str(value) for name, value in self._arguments.items()}
 
     def differences(self) -> list[str]:
-        """Its own choices where the config says otherwise."""
+        """Say where it makes its own choice and the config says otherwise."""
         config = self.config
         ours = bucket_factors(config.n_buckets, self.length, config.chunk_length)
         theirs = self.length // config.chunk_length
@@ -123,12 +125,12 @@ class ReformerPytorchLM(PeerModel):
         return [words for matched, words in checks if not matched]
 
     def logits(self, tokens_BL: Tensor) -> Tensor:
-        """Logits [B, L, V]."""
+        """Return the logits [B, L, V] of its ReformerLM."""
         return self.peer(tokens_BL)
 
 
 def near_square(length: int) -> tuple[int, int]:
-    """The two factors of a length that are nearest to each other, the smaller first."""
+    """Return the two factors of a length that are nearest to each other, the smaller first."""
     first = next(f for f in range(math.isqrt(length), 0, -1) if length % f == 0)
     return first, length // first
 

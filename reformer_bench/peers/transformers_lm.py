@@ -1,7 +1,8 @@
 """transformers' Reformer on our task.
 
-Without pinning it attends fully to sequences of one chunk, pads where it is not training, chooses
-its own number of buckets at the first sequence it sees, and caches every layer's activations.
+Left to its defaults it attends fully to sequences of one chunk, pads where it is not training,
+chooses its own number of buckets at the first sequence it sees, and caches every layer's
+activations.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from reformer_bench.spec.model import Attention, Positions
 
 
 class TransformersLM(PeerModel):
-    """ReformerModelWithLMHead of a causal config, ReformerForMaskedLM of another."""
+    """A ReformerModelWithLMHead of a causal config, or a ReformerForMaskedLM of another."""
 
     library = "transformers"
 
     def check_length(self) -> None:
-        """Whole chunks, and more than one of them."""
+        """Allow whole chunks only, and more than one of them."""
         config = self.config
         chunks = {
             config.local_chunk_length if kind is Attention.LOCAL else config.chunk_length
@@ -49,7 +50,7 @@ class TransformersLM(PeerModel):
                 )
 
     def build(self) -> nn.Module:
-        """Its model, from random weights."""
+        """Build its model, from random weights."""
         check_installed(self.library)
         from transformers import ReformerConfig, ReformerForMaskedLM, ReformerModelWithLMHead
 
@@ -97,7 +98,7 @@ class TransformersLM(PeerModel):
         }
 
     def _buckets(self) -> int | list[int]:
-        """Ours, said outright: None would let the first sequence decide."""
+        """Return our number of buckets, since None would let the first sequence decide."""
         config = self.config
         factors = bucket_factors(config.n_buckets, self.length, config.chunk_length)
         if not factors:
@@ -105,11 +106,11 @@ class TransformersLM(PeerModel):
         return factors[0] if len(factors) == 1 else list(factors)
 
     def pinned(self) -> dict[str, str]:
-        """The arguments of its ReformerConfig."""
+        """Return the arguments of its ReformerConfig."""
         return {name: str(value) for name, value in self._arguments.items()}
 
     def differences(self) -> list[str]:
-        """Its own choices where the config says otherwise."""
+        """Say where it makes its own choice and the config says otherwise."""
         config = self.config
         rows = near_square(self.length)
         asked = tuple(rows for rows, _ in config.position_tables())
@@ -134,10 +135,10 @@ class TransformersLM(PeerModel):
         return [words for matched, words in checks if not matched]
 
     def logits(self, tokens_BL: Tensor) -> Tensor:
-        """Logits [B, L, V]."""
+        """Return the logits [B, L, V] of its model."""
         return self.peer(input_ids=tokens_BL).logits
 
 
 def _chunk_size(length: int, pieces: int) -> int:
-    """Tokens of a piece; 0 is its word for one piece."""
+    """Return the tokens of a piece; 0 is its word for one piece."""
     return 0 if pieces == 1 else length // pieces

@@ -1,4 +1,4 @@
-"""A run as the JSON file of pytest-benchmark, which its compare command and others read."""
+"""Writes a run as the JSON file of pytest-benchmark, which its compare command and others read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from reformer_bench.spec.record import Environment, Record
 
 
 def export_pytest_benchmark(records: Iterable[Record], run_name: str) -> str:
-    """A benchmark for each record with timed steps, in seconds; its memory as extra_info.
+    """Write a benchmark for each record with timed steps, in seconds, with its memory as
+    extra_info.
 
     Raises ValueError where no record has any.
     """
@@ -84,7 +85,7 @@ def _benchmark(record: Record) -> dict[str, Any]:
 
 
 def _versions(environment: Environment) -> dict[str, Any]:
-    """What --memory-compare asks of two files before it compares bytes."""
+    """Return what --memory-compare asks of two files before it compares bytes."""
     return {
         "torch_version": environment.torch_version,
         "torch_threads": environment.torch_threads,

@@ -23,7 +23,7 @@ _HEADER = "| case | figure | old | new | change | tolerance | |\n|---|---|---:|-
 
 
 def check_markdown(comparison: Comparison) -> str:
-    """Fit for a comment on a pull request: what matters, worst first; the rest folded away."""
+    """Write a comment for a pull request: what matters, worst first; the rest is folded away."""
     told = [c for c in comparison.worst_first if c.status is not Status.OK]
     rest = [c for c in comparison.worst_first if c.status is Status.OK]
     failed = any(found.status in _BAD for found in comparison.cases)
@@ -38,7 +38,7 @@ def check_markdown(comparison: Comparison) -> str:
 
 
 def check_junit(comparison: Comparison) -> str:
-    """A test case for every case, a failure for each that is not as it was."""
+    """Write a test case for every case, with a failure for each that isn't as it was."""
     suite = ElementTree.Element("testsuite", name="reformer-bench check")
     counts = {"failure": 0, "error": 0, "skipped": 0}
     for found in comparison.cases:
@@ -59,7 +59,9 @@ def check_junit(comparison: Comparison) -> str:
 
 
 def check_github(comparison: Comparison) -> str:
-    """Workflow commands that GitHub Actions shows as annotations; the last line is a notice."""
+    """Write workflow commands, which GitHub Actions shows as annotations; the last line is a
+    notice.
+    """
     lines = []
     for found in comparison.worst_first:
         if found.status is Status.OK:
@@ -71,7 +73,7 @@ def check_github(comparison: Comparison) -> str:
 
 
 def check_json(comparison: Comparison) -> str:
-    """Everything, in bytes and milliseconds."""
+    """Write everything as JSON, in bytes and milliseconds."""
     data = {
         "summary": {
             status.value: len(comparison.having(status))

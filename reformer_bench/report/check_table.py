@@ -27,7 +27,9 @@ _MOST_ROWS = 4
 
 
 def check_table(comparison: Comparison) -> RenderableType:
-    """Cases, the worst first, with the figures that decide about each; then what grew."""
+    """Make a table of the cases, worst first, with the figures that decide about each, and what
+    grew.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for header in ("case", "figure"):
         table.add_column(header)
@@ -43,7 +45,9 @@ def check_table(comparison: Comparison) -> RenderableType:
 
 
 def deciding(found: CaseComparison) -> Sequence[Change]:
-    """The figures to show of a case: those that grew or shrank too much, else the whole peaks."""
+    """Return the figures to show of a case: those that grew or shrank too much, or else the whole
+    peaks.
+    """
     peaks = [c for c in found.changes if c.figure.phase is None and c.figure.metric.is_exact]
     return (found.regressions or found.improvements or peaks)[:_MOST_ROWS]
 
@@ -59,7 +63,7 @@ def _add(table: Table, found: CaseComparison) -> None:
 
 
 def cells(change: Change) -> tuple[str, str, str, str, str]:
-    """Figure, old, new, change and tolerance, as text."""
+    """Return figure, old, new, change and tolerance, as text."""
     figure = change.figure
     return (
         figure_name(figure),

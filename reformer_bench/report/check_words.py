@@ -36,28 +36,32 @@ STATUS_WORDS = {
 
 
 def case_name(case: Case) -> str:
-    """``reformer, train_step, 256 × 1``."""
+    """Write a case as ``reformer, train_step, 256 × 1``."""
     return f"{case.variant}, {case.workload}, {format_tokens(case.length)} × {case.batch}"
 
 
 def figure_name(figure: Figure) -> str:
-    """``allocated peak``, or of one phase ``allocated peak, cold backward``."""
+    """Write a figure as ``allocated peak``, or of one phase as ``allocated peak, cold
+    backward``.
+    """
     name = _METRICS[figure.metric]
     return name if figure.phase is None else f"{name}, {figure.step} {figure.phase}"
 
 
 def amount(figure: Figure, value: float) -> str:
-    """A figure in the unit people read."""
+    """Write a figure in the unit that people read."""
     return format_bytes(value) if figure.unit == "bytes" else f"{value:.3g} ms"
 
 
 def share_words(change: Change) -> str:
-    """``+16.7%``."""
+    """Write a share as ``+16.7%``."""
     return "–" if change.share is None else f"{100 * change.share:+.3g}%"
 
 
 def change_words(change: Change) -> str:
-    """``allocated peak grew from 12.0 MiB to 14.0 MiB (+2.00 MiB, +16.7%; tolerance 0.5%)``."""
+    """Write ``allocated peak grew from 12.0 MiB to 14.0 MiB (+2.00 MiB, +16.7%; tolerance
+    0.5%)``.
+    """
     figure, difference = change.figure, change.new - change.old
     verb = "grew" if difference > 0 else "shrank"
     return (
@@ -68,12 +72,12 @@ def change_words(change: Change) -> str:
 
 
 def message(found: CaseComparison) -> str:
-    """What happened to a case, in one line."""
+    """Say in one line what happened to a case."""
     return f"{case_name(found.case)}: {_what(found)}"
 
 
 def summary(comparison: Comparison) -> str:
-    """``40 cases: 2 regressions, 38 ok``."""
+    """Count the cases, as in ``40 cases: 2 regressions, 38 ok``."""
     counts = [
         f"{len(cases)} {STATUS_WORDS[status]}"
         for status in Status
@@ -84,7 +88,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What was passed over, and why, each reason once."""
+    """Say what was passed over and why, each reason once."""
     lines: dict[str, None] = {}
     for found in comparison.cases:
         for metric, differs in found.not_compared:
@@ -143,7 +147,9 @@ def _regression(found: CaseComparison) -> str:
 
 
 def _phase(found: CaseComparison, change: Change) -> str | None:
-    """In which phase a whole peak lies now; None where the figure names its own or none."""
+    """Return the phase in which a whole peak lies now; None where the figure names its
+    own or none.
+    """
     if change.figure.phase is not None or not change.figure.metric.is_exact:
         return None
     assert found.new is not None

@@ -22,7 +22,7 @@ _STYLES = {
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
-    """One block of rows a claim: what was expected of each figure, and what was found."""
+    """Make a block of rows for each claim: what was expected of each figure, and what was found."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("claim", max_width=_CLAIM_WIDTH)
     table.add_column("finding")
@@ -39,7 +39,7 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def _head(verdict: Verdict) -> list[Text]:
-    """The claim's name, what became of it, and where it is made."""
+    """Return the claim's name, its verdict, and where the paper makes it."""
     outcome = verdict.outcome
     return [
         Text(verdict.claim.id, style="bold"),
@@ -49,34 +49,36 @@ def _head(verdict: Verdict) -> list[Text]:
 
 
 def _beside(lines: list[Text], n_rows: int) -> list[Text]:
-    """Lines spread over a number of rows, what is left of them in the last."""
+    """Spread lines over a number of rows; what is left of them goes into the last."""
     if n_rows >= len(lines):
         return lines + [Text()] * (n_rows - len(lines))
     return [*lines[: n_rows - 1], Text("\n").join(lines[n_rows - 1 :])]
 
 
 def remarks_text(remarks: Sequence[str]) -> str:
-    """What is to be said beside the claims, a line each; empty where nothing is."""
-    return (
-        "\n".join(("Beside the paper:", *(f"• {remark}" for remark in remarks))) if remarks else ""
-    )
+    """Write the remarks beside the claims, a line for each; empty where there are none."""
+    lines = ["What the paper did not compare:", *(f"• {remark}" for remark in remarks)]
+    return "\n".join(lines) if remarks else ""
 
 
 def claims_markdown(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str:
-    """A row a claim, its evidence in one sentence; then the remarks as a list."""
+    """Write a row for each claim, with its evidence in one sentence, and then the remarks as a
+    list.
+    """
     lines = ["| claim | verdict | source | evidence |", "|---|---|---|---|"]
     for verdict in verdicts:
         sentence = verdict.sentence.replace("|", "\\|")
         cells = (verdict.claim.id, verdict.outcome.value, verdict.claim.source, sentence)
         lines.append(f"| {' | '.join(cells)} |")
     if remarks:
-        lines += ["", "Beside the paper:", "", *(f"- {remark}" for remark in remarks)]
+        lines += ["", "What the paper did not compare:", "", *(f"- {remark}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 
 def claims_json(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str:
-    """``claims``: an object each, with every point each figure rests on, open bounds null; and
-    ``remarks``: sentences."""
+    """Write ``claims``, an object each with every point of every figure (open bounds are null), and
+    ``remarks``, which are sentences.
+    """
     claims = [_as_data(verdict) for verdict in verdicts]
     return json.dumps({"claims": claims, "remarks": list(remarks)}, indent=2, ensure_ascii=False)
 

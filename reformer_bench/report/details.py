@@ -1,4 +1,4 @@
-"""One case in detail: every peak under its own name, every phase, every time."""
+"""One case in detail: every peak under the name of what measured it, every phase, every time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STEP_COLUMNS = ("cold", "warm")
 
 
 def case_block(record: Record) -> RenderableType:
-    """A title, the figures of the whole case, and a table of its phases."""
+    """Show a title, the figures of the whole case, and a table of its phases."""
     row = case_row(record)
     parts: list[RenderableType] = [_title(record)]
     if record.message:
@@ -38,7 +38,7 @@ def case_block(record: Record) -> RenderableType:
 
 
 def case_facts(record: Record) -> dict[str, str]:
-    """Figures of the whole case as text, by name; what was not measured is left out."""
+    """Return the figures of the whole case as text, by name; what was not measured is left out."""
     row = case_row(record)
     facts = {
         "allocated": format_bytes(row["peak_bytes"]) if row["peak_bytes"] is not None else None,
@@ -51,7 +51,7 @@ def case_facts(record: Record) -> dict[str, str]:
         "FLOPs": _flops(row),
         "cold step": _milliseconds(row["cold_ms"]),
         "build": _milliseconds(row["build_ms"]),
-        "harness": _milliseconds(row["overhead_ms"]),
+        "overhead": _overhead(row["overhead_ms"]),
         "settings": ", ".join(f"{k} = {v}" for k, v in sorted(record.settings.items())) or None,
     }
     return {name: value for name, value in facts.items() if value is not None}
@@ -91,12 +91,17 @@ def _phases(row: dict[str, Any]) -> Table:
     return table
 
 
+def _overhead(milliseconds: float | None) -> str | None:
+    taken = _milliseconds(milliseconds)
+    return None if taken is None else f"{taken} that reformer-bench took to start and stop the case"
+
+
 def _bytes(count: int | None) -> str | None:
     return None if count is None else format_bytes(count)
 
 
 def _milliseconds(value: float | None) -> str | None:
-    """Milliseconds, or seconds from ten on, in three figures."""
+    """Write milliseconds, or seconds from ten on, in three figures."""
     if value is None:
         return None
     if value < 10_000:
@@ -108,9 +113,9 @@ def _nvml(row: dict[str, Any]) -> str | None:
     if row["nvml_device_peak_bytes"] is None:
         return None
     before = format_bytes(row["nvml_device_before_bytes"])
-    words = f"device {format_bytes(row['nvml_device_peak_bytes'])} ({before} before)"
+    words = f"device {format_bytes(row['nvml_device_peak_bytes'])} ({before} before the case)"
     if row["nvml_process_peak_bytes"] is not None:
-        source = "" if row["nvml_process_source"] == "process" else " (the device's growth)"
+        source = "" if row["nvml_process_source"] == "process" else " (as the device's growth)"
         words += f", process {format_bytes(row['nvml_process_peak_bytes'])}{source}"
     if row["energy_mj"] is not None:
         words += f", {row['energy_mj'] / 1e3:,.3g} J"
@@ -123,7 +128,7 @@ def _host(row: dict[str, Any]) -> str | None:
     if row["host_peak_bytes"] is None:
         return None
     before = format_bytes(row["host_before_bytes"])
-    return f"{format_bytes(row['host_peak_bytes'])} ({before} before)"
+    return f"{format_bytes(row['host_peak_bytes'])} ({before} before the case)"
 
 
 def _step(row: dict[str, Any]) -> str | None:
@@ -134,7 +139,8 @@ def _step(row: dict[str, Any]) -> str | None:
     if row["iqr_ms"] is not None:
         share = percent(row["relative_iqr"])
         words += f", interquartile range {_milliseconds(row['iqr_ms'])} ({share})"
-    return f"{words}, after {row['n_warmup']} warm-up"
+    n_warmup = row["n_warmup"]
+    return f"{words}, after {n_warmup} warm-up step{'' if n_warmup == 1 else 's'}"
 
 
 def _rate(row: dict[str, Any]) -> str | None:

@@ -40,19 +40,19 @@ _SUMMARY = [
 
 
 def export_csv(records: Iterable[Record], table: Table) -> str:
-    """One line per case under a header; what was not measured is empty."""
+    """Write one line per case under a header; what was not measured is empty."""
     return str(_frame(records, table).to_csv(index=False))
 
 
 def export_json(records: Iterable[Record], table: Table) -> str:
-    """A list of objects, one per case; what was not measured is null."""
+    """Write a list of objects, one per case; what was not measured is null."""
     # Through pandas' own writer, which turns its missing values into null.
     rows = json.loads(_frame(records, table).to_json(orient="records", double_precision=15))
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
 def export_markdown(records: Iterable[Record], table: Table, baseline: str | None = None) -> str:
-    """Markdown tables, with the notes as lines below them."""
+    """Write Markdown tables, with the notes as lines below them."""
     records = list(records)
     if table == "details":
         return _markdown_details(records)
@@ -116,7 +116,7 @@ def _markdown_breakdown(records: Sequence[Record]) -> str:
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with every column aligned to the right."""
+    """Write a table with every column aligned to the right."""
     marks = ["---:"] * len(header)
     lines = [header, marks, *([_escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

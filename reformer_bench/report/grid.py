@@ -15,14 +15,14 @@ from reformer_bench.spec.units import format_bytes
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place: its lines, and whether it is a figure and the row's best."""
+    """The lines in one place of a table, and whether they are a figure and the row's best."""
 
     lines: tuple[str, ...]
     is_figure: bool = False
     is_best: bool = False
 
     def narrow(self) -> tuple[str, ...]:
-        """The lines, with words that aren't figures broken into short lines."""
+        """Return the lines, with words that aren't figures broken into short lines."""
         if self.is_figure:
             return self.lines
         first, *rest = self.lines
@@ -32,7 +32,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells by row (length) and column (variant)."""
+    """The cells, by row (length) and column (variant)."""
 
     quantity: str
     corner: str
@@ -41,7 +41,7 @@ class Grid:
 
 
 def figure_grids(group: Group) -> list[Grid]:
-    """Memory, and throughput where anything was run."""
+    """Return a grid of memory, and one of throughput where anything was run."""
     return [memory_grid(group), *([throughput_grid(group)] if is_timed(group) else [])]
 
 
@@ -55,17 +55,17 @@ def is_timed(group: Group) -> bool:
 
 
 def memory_grid(group: Group) -> Grid:
-    """Peaks of the allocator; the smallest of a row is best."""
+    """Return the peaks of the allocator; the smallest of a row is best."""
     return make_grid(group, "peak memory", peak, format_bytes, min)
 
 
 def throughput_grid(group: Group) -> Grid:
-    """Thousands of tokens per second; the largest of a row is best."""
+    """Return thousands of tokens per second; the largest of a row is best."""
     return make_grid(group, "throughput, 1,000 tokens per second", _rate, rate_figure, max)
 
 
 def peak(record: Record) -> float | None:
-    """The allocator's peak in bytes; None unless the case ended well."""
+    """Return the allocator's peak in bytes; None unless the case finished."""
     return record.memory.peak_bytes if record.outcome is Outcome.OK else None
 
 
@@ -81,7 +81,7 @@ def make_grid(
     show: Callable[[float], str],
     best_of: Callable[[list[float]], float],
 ) -> Grid:
-    """One figure of every cell; a case without it says why in words.
+    """Make a grid of one figure; a case without it says why in words.
 
     ``value_of`` finds the figure, ``show`` writes it, ``best_of`` picks a row's best.
     """

@@ -12,25 +12,27 @@ from reformer_bench.spec.model import Attention
 from reformer_bench.spec.record import Environment, Outcome
 
 LARGE_SPREAD = 0.1
-"""Interquartile range over median from which a table warns."""
+"""The interquartile range over the median from which on a table warns."""
 
 _OPTIMIZERS = {"adam": "Adam's state", "adafactor": "Adafactor's state"}
 
 
 def memory_note(group: Group) -> str:
-    """Whose peak it is and what it includes."""
+    """Say whose peak it is and what it includes."""
     found = {r.memory.allocator.source for r in group.records if r.memory.allocator is not None}
-    who = (
-        " and ".join(SOURCES[source] for source in sorted(found)) or "no allocator (none finished)"
-    )
+    if not found:
+        return "Peak: no case finished, so no peak was measured."
+    who = " and ".join(SOURCES[source] for source in sorted(found))
     return f"Peak: the most bytes allocated in any phase, by {who}; {_included(group)}."
 
 
 def throughput_note(group: Group) -> str:
-    """What throughput is, and how far samples scatter where they scatter much."""
-    note = "Throughput: tokens of a step over the median warm step."
+    """Say what throughput is, and how far samples scatter where they scatter much."""
+    note = (
+        "Throughput: tokens of a step, divided by the median time of a warm step (not the first)."
+    )
     if any(cold_rate(record) is not None for record in group.records):
-        note += " Cold: of the only step, on a CPU with the memory profiler on."
+        note += " Cold: the first step is the only one (on a CPU with the memory profiler on)."
     worst: tuple[float, str] | None = None
     for record in group.records:
         spread = case_row(record)["relative_iqr"]
@@ -46,25 +48,27 @@ def throughput_note(group: Group) -> str:
 
 
 def stop_note(group: Group) -> str | None:
-    """What the words in cells that did not finish mean; None where all finished."""
+    """Say what the words in cells of unfinished cases mean; None where all finished."""
     outcomes = {record.outcome for record in group.records}
     parts = []
     if outcomes & {Outcome.DEVICE_OOM, Outcome.HOST_OOM}:
         parts.append("out of memory: the allocation failed")
     if Outcome.OVER_BUDGET in outcomes:
-        parts.append("over budget: predicted not to fit, so not started (≈ the predicted peak)")
+        parts.append(
+            "over budget: not started, as it was predicted not to fit (≈ the predicted peak)"
+        )
     if Outcome.TIMEOUT in outcomes:
         parts.append("time limit: stopped before it finished")
     if Outcome.SKIPPED in outcomes:
-        parts.append("–: not tried, a shorter length had stopped")
+        parts.append("–: not tried, because a shorter length did not finish")
     if any(r.message for r in group.records if stopped(r)):
-        parts.append("messages: --details")
+        parts.append("the reason of each: show --details")
     text = "; ".join(parts)
     return None if not text else f"{text[0].upper()}{text[1:]}."
 
 
 def device_words(environments: Iterable[Environment]) -> str:
-    """Devices of the records: name, and threads on a CPU."""
+    """Name the devices of the records, with the number of threads on a CPU."""
     found = []
     for environment in environments:
         name = environment.device_name
@@ -76,7 +80,7 @@ def device_words(environments: Iterable[Environment]) -> str:
 
 
 def versions_words(environments: Iterable[Environment]) -> str:
-    """PyTorch and CUDA versions."""
+    """Name the versions of PyTorch and CUDA."""
     found = []
     for environment in environments:
         cuda = environment.cuda_version
@@ -86,7 +90,7 @@ def versions_words(environments: Iterable[Environment]) -> str:
 
 
 def model_words(group: Group) -> str:
-    """Sizes of the models, joined by slashes where variants differ."""
+    """Name the sizes of the models, joined by slashes where variants differ."""
     models = [record.case.model for record in group.records]
 
     def sizes(name: str) -> str:
@@ -111,12 +115,12 @@ def model_words(group: Group) -> str:
 
 
 def date_words(group: Group) -> str:
-    """The day the first case started, UTC."""
+    """Return the day on which the first case started, in UTC."""
     return min(record.started_at for record in group.records)[:10]
 
 
 def environments(group: Group) -> list[Environment]:
-    """Every record's environment, in order."""
+    """Return every record's environment, in order."""
     return [record.environment for record in group.records]
 
 

@@ -12,9 +12,10 @@ from reformer_bench.spec.record import Outcome, Record
 
 
 def ratio_grids(group: Group, baseline: str | None) -> list[Grid]:
-    """Peak memory and time of a step as multiples of the baseline's at the same length.
+    """Return peak memory and time of a step as multiples of the baseline's at the same
+    length.
 
-    None at all without a baseline, or where the group doesn't have it.
+    There are none without a baseline, or where the group doesn't have it.
     """
     if baseline not in group.variants:
         return []
@@ -28,7 +29,9 @@ def ratio_grids(group: Group, baseline: str | None) -> list[Grid]:
 
 
 def mismatch_notes(group: Group) -> list[str]:
-    """For each variant that another library runs: what could not be matched to what was asked."""
+    """Say, for each variant that another library runs, what could not be matched to what
+    was asked.
+    """
     notes = []
     for variant in group.variants:
         told = [r for r in group.series(variant) if r.settings.get("mismatches")]

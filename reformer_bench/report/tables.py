@@ -1,4 +1,6 @@
-"""Tables for the terminal: a run in summary, its cases in detail, what its peaks are made of."""
+"""Tables for the terminal: a run in summary, its cases in detail, and what its peaks are
+made of.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,12 @@ _NAME_WIDTH = 12
 
 
 def summary_table(records: Iterable[Record], baseline: str | None = None) -> RenderableType:
-    """Peak memory and throughput, lengths down and variants across, for each group of records.
+    """Show peak memory and throughput, lengths down and variants across, for each group
+    of records.
 
     The best figure of a row is bold; a case that did not finish says why. Variants that don't fit
     the terminal side by side go into a further block below. With a baseline variant, both figures
-    also as multiples of its own.
+    are also shown as multiples of its own.
     """
     parts: list[RenderableType] = []
     for group in group_records(records):
@@ -50,7 +53,9 @@ def summary_table(records: Iterable[Record], baseline: str | None = None) -> Ren
 
 
 def detail_table(records: Iterable[Record]) -> RenderableType:
-    """Everything measured, a block for each case: peaks by who saw them, phases, times."""
+    """Show everything measured, a block for each case: peaks by what measured them,
+    phases, times.
+    """
     blocks: list[RenderableType] = []
     for record in records:
         blocks += [case_block(record), ""]
@@ -58,7 +63,7 @@ def detail_table(records: Iterable[Record]) -> RenderableType:
 
 
 def breakdown_table(records: Iterable[Record]) -> RenderableType:
-    """At each measured peak: what the bytes are, and their shares."""
+    """Show, for each measured peak, what the bytes are, and their shares."""
     frame = breakdown_frame(records)
     if frame.empty:
         return Text("no case of this run has a breakdown of its peak")
@@ -66,7 +71,7 @@ def breakdown_table(records: Iterable[Record]) -> RenderableType:
 
 
 def group_notes(group: Group) -> list[str]:
-    """The lines under a group's tables."""
+    """Return the lines under a group's tables."""
     found = environments(group)
     about = (
         f"{device_words(found)}; {versions_words(found)}; {date_words(group)}. "
@@ -81,7 +86,7 @@ def group_notes(group: Group) -> list[str]:
 
 
 def heading(group: Group) -> str:
-    """``Training step, batch 1 (seq-scaling)``."""
+    """Return a heading such as ``Training step, batch 1 (seq-scaling)``."""
     words = WORKLOADS[group.workload]
     return f"{words[0].upper()}{words[1:]}, {setting_words(group)} ({group.suite})"
 
@@ -151,7 +156,7 @@ def _blocks(grid: Grid, columns: Iterable[int], room: int, narrow: bool) -> list
 
 
 class _BreakdownTable:
-    """A block for each variant; shares alone where there is no room for bytes as well."""
+    """A block for each variant, with shares alone where there is no room for bytes as well."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame

@@ -33,14 +33,14 @@ _OUTCOMES = {
 
 
 def outcome_words(record: Record) -> str:
-    """How a case ended, in two or three words; on CUDA, whose memory ran out."""
+    """Say in two or three words how a case ended; on CUDA, whose memory ran out."""
     if record.outcome is Outcome.HOST_OOM and record.environment.device_kind == "cuda":
         return "out of host memory"
     return _OUTCOMES[record.outcome]
 
 
 def three_figures(value: float) -> str:
-    """A positive number to three figures: 0.0123, 5.30, 48.1, 328, 1,230."""
+    """Write a positive number in three figures: 0.0123, 5.30, 48.1, 328, 1,230."""
     if value >= 999.5:
         digits = len(str(round(value))) - 3
         return f"{round(value, -digits):,.0f}"
@@ -48,12 +48,12 @@ def three_figures(value: float) -> str:
 
 
 def rate_figure(tokens_per_second: float) -> str:
-    """Thousands of tokens per second to three figures."""
+    """Write thousands of tokens per second in three figures."""
     return three_figures(tokens_per_second / 1e3)
 
 
 def rate_tick(tokens_per_second: float) -> str:
-    """A throughput as axes show it: 500, 20k, 1M (powers of ten)."""
+    """Write a throughput as axes show it: 500, 20k, 1M (powers of ten)."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if tokens_per_second >= size:
             return f"{tokens_per_second / size:g}{unit}"
@@ -61,18 +61,19 @@ def rate_tick(tokens_per_second: float) -> str:
 
 
 def duration_tick(milliseconds: float) -> str:
-    """A duration as axes show it: 50 ms, 2 s."""
+    """Write a duration as axes show it: 50 ms, 2 s."""
     return f"{milliseconds / 1e3:g} s" if milliseconds >= 1e3 else f"{milliseconds:g} ms"
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with two figures or so: 0.4%, 7.3%, 45%."""
+    """Write a share as a percentage in about two figures: 0.4%, 7.3%, 45%."""
     value = 100 * share
     return f"{value:.0f}%" if value >= 9.95 else f"{value:.1f}%"
 
 
 def split_name(name: str, width: int) -> list[str]:
-    """A variant's name in lines of at most ``width``, broken after hyphens and underscores.
+    """Split a variant's name into lines of at most ``width``, after hyphens and
+    underscores.
 
     A part longer than that stays whole.
     """
@@ -85,14 +86,16 @@ def split_name(name: str, width: int) -> list[str]:
 
 
 def row_name(group: Group, length: int) -> str:
-    """``16K``, or ``16K × 2`` in a group whose batch changes with the length."""
+    """Write a row's name: ``16K``, or ``16K × 2`` in a group whose batch changes with the
+    length.
+    """
     if group.batch is not None:
         return format_tokens(length)
     return f"{format_tokens(length)} × {group.batch_at(length)}"
 
 
 def setting_words(group: Group) -> str:
-    """What sets a group apart: ``batch 8``, a fixed number of tokens, a seed that isn't 0."""
+    """Say what sets a group apart: ``batch 8``, a fixed number of tokens, a seed that isn't 0."""
     if group.batch is not None:
         words = f"batch {group.batch}"
     else:

@@ -1,4 +1,4 @@
-"""Ad hoc suites: what the command line describes in place of a file."""
+"""Ad hoc suites, which the command line describes in place of a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def adhoc_suite(
     settings: Sequence[str],
     name: str = "ad-hoc",
 ) -> Suite:
-    """A suite of presets, changed as by ``--set``. Raises InputError naming option and value.
+    """Make a suite of presets, changed as by ``--set``; InputError names option and
+    value.
 
     ``max_length`` is the longest length, at least 65,536, unless it is set.
     """
@@ -53,7 +54,7 @@ def adhoc_suite(
 
 
 def adhoc_cases(suite: Suite, kind: DeviceKind) -> list[Case]:
-    """The cases of such a suite, variant by variant."""
+    """Return the cases of such a suite, variant by variant."""
     cases = expand(suite, kind)
     order = list(suite.variants)
     return sorted(cases, key=lambda case: (order.index(case.variant), case.length))
@@ -75,5 +76,5 @@ def _variant(preset: str) -> dict[str, Any]:
 
 
 def preset_names(asked: Sequence[str]) -> tuple[str, ...]:
-    """The presets asked for, ``all`` being every one."""
+    """Return the presets asked for; ``all`` stands for every one."""
     return tuple(PRESETS) if "all" in asked else tuple(dict.fromkeys(asked))

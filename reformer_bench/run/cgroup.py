@@ -9,7 +9,9 @@ _MOUNT = Path("/sys/fs/cgroup")
 
 
 def oom_kills(proc: Path = _PROC, mount: Path = _MOUNT) -> int | None:
-    """Processes of this group that the kernel's out-of-memory killer ended; None: not known."""
+    """Count the processes of this group that the kernel's out-of-memory killer ended; None where
+    not known.
+    """
     for name in ("memory.events", "memory.oom_control"):
         for folder in _folders(proc, mount):
             for line in _lines(folder / name):
@@ -20,7 +22,9 @@ def oom_kills(proc: Path = _PROC, mount: Path = _MOUNT) -> int | None:
 
 
 def available_bytes(proc: Path = _PROC, mount: Path = _MOUNT) -> int | None:
-    """What the group may still take before it reaches its limit; None: no limit is known."""
+    """Return what the group may still take before it reaches its limit; None where no limit is
+    known.
+    """
     for limit_name, usage_name in (
         ("memory.max", "memory.current"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -35,7 +39,7 @@ def available_bytes(proc: Path = _PROC, mount: Path = _MOUNT) -> int | None:
 
 
 def _folders(proc: Path, mount: Path) -> list[Path]:
-    """Where the group's files may be, best first.
+    """Return where the group's files may be, best first.
 
     In a container the path in /proc may be the host's, while the mount shows the container's own
     group at its root.

@@ -1,4 +1,4 @@
-"""Description of a device: what a name stands for where the cases will run, and how fast it is."""
+"""Describes a device: what a name stands for where the cases will run, and how fast it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from reformer_bench.spec.errors import InputError
 
 
 def describe_device(name: str) -> Description:
-    """What ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is here. InputError where there is none."""
+    """Say what ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is here; InputError where there
+    is none.
+    """
     check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,5 +36,5 @@ def _check_cuda(name: str) -> None:
 
 
 def matmul_speed(device: str, dtype: str) -> float:
-    """FLOP/s of one large matrix product on a device in a dtype."""
+    """Return the FLOP/s of one large matrix product on a device in a dtype."""
     return flops.matmul_flops_per_second(torch.device(device), getattr(torch, dtype))

@@ -1,4 +1,6 @@
-"""Entry points of workers: importable without torch, so that a caller without it can name them."""
+"""The entry points of workers, importable without torch, so that a caller without it can
+name them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def measure(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
 
 
 def describe(device: str) -> Description | InputError:
-    """What a device is; the error rather than an exception, which would lose its type."""
+    """Say what a device is; return an error instead of raising it, which would lose its type."""
     from reformer_bench.run.describe import describe_device
 
     try:
@@ -34,14 +36,14 @@ def describe(device: str) -> Description | InputError:
 
 
 def matmul_speed(device: str, dtype: str) -> float | None:
-    """FLOP/s of one large matrix product; see describe.matmul_speed."""
+    """Return the FLOP/s of one large matrix product; see describe.matmul_speed."""
     from reformer_bench.run.describe import matmul_speed
 
     return matmul_speed(device, dtype)
 
 
 def predict(cases: list[Case], profile: str | None) -> list[Predicted]:
-    """Predict cases one after another; what can't be predicted says why."""
+    """Predict cases one after another; each that can't be predicted says why."""
     from reformer_bench.run.predict import predict_case
     from reformer_bench.run.predictions import Predicted
     from reformer_bench.spec.devices import device_profile

@@ -10,16 +10,16 @@ from reformer_bench.spec.record import Record
 
 
 class Executor(Protocol):
-    """Where cases run."""
+    """The interface of what runs cases."""
 
     def describe(self, device: str) -> Description:
-        """What ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is where the cases will run.
+        """Say what ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is where the cases will run.
 
         Raises InputError where there is no such device.
         """
 
     def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
-        """A record for every order, as they end.
+        """Yield a record for every order, as they end.
 
         An executor that runs one case after another takes an order only when it has yielded the
         record before, so that orders may depend on records.

@@ -1,4 +1,4 @@
-"""Expansion: from a suite and a device to the ordered list of cases."""
+"""Expansion of a suite, on a device, into the ordered list of its cases."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from reformer_bench.spec.suite import DeviceKind, Suite, Variant, fields_of
 
 
 def device_kind(device: str) -> DeviceKind:
-    """``cpu`` or ``cuda``, from ``cpu``, ``cuda`` or ``cuda:N``."""
+    """Return ``cpu`` or ``cuda``, from ``cpu``, ``cuda`` or ``cuda:N``."""
     return "cuda" if device.startswith("cuda") else "cpu"
 
 
 def check_device(name: str) -> None:
-    """InputError unless the name is auto, cpu, cuda or cuda:N."""
+    """Raise InputError unless the name is auto, cpu, cuda or cuda:N."""
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
         raise InputError(f"--device: {name!r} is not one of auto, cpu, cuda, cuda:N")
 
 
 def expand(suite: Suite, device: str) -> list[Case]:
-    """Every case of a suite on a device, each once.
+    """Return every case of a suite on a device, each once.
 
-    Shortest first, and all variants of a length before the next length, so that a run that is
-    cut short still compares the variants. Raises InputError naming variant and field where a
+    The shortest come first, and all variants of a length before the next length, so that a run that
+    is cut short still compares the variants. Raises InputError naming variant and field where a
     model is impossible.
     """
     kind = device_kind(device)
@@ -59,12 +59,13 @@ def expand(suite: Suite, device: str) -> list[Case]:
 
 
 def expand_parts(parts: Iterable[Suite], device: str) -> list[Case]:
-    """Every case of several suites, suite by suite."""
+    """Return every case of several suites, suite by suite."""
     return [case for part in parts for case in expand(part, device)]
 
 
 def variant_model(suite: Suite, name: str, kind: DeviceKind) -> ModelConfig:
-    """The model of a variant, put together from suite, device, preset, checkpoint and variant.
+    """Return the model of a variant, put together from suite, device, preset, checkpoint and
+    variant.
 
     Raises InputError where the parts don't fit together.
     """
@@ -85,7 +86,9 @@ def variant_model(suite: Suite, name: str, kind: DeviceKind) -> ModelConfig:
 
 
 def variant_checkpoint(suite: Suite, name: str, kind: DeviceKind) -> str | None:
-    """The folder a variant's weights come from, as an absolute path; None: random weights."""
+    """Return the folder that a variant's weights come from, as an absolute path; None for random
+    weights.
+    """
     found = None
     for _, table in _layers(suite, name, suite.variants[name], kind):
         found = table.get("checkpoint", found)
@@ -93,9 +96,10 @@ def variant_checkpoint(suite: Suite, name: str, kind: DeviceKind) -> str | None:
 
 
 def _saved_fields(suite: Suite, name: str, checkpoint: str) -> dict[str, Any]:
-    """The model fields of a checkpoint, once it is sure that the variant can be measured with it.
+    """Return the model fields of a checkpoint, once it is sure that the variant can be measured
+    with it.
 
-    A variant is not to be another model than its name and its fields say.
+    A variant must not be another model than its name and its fields say.
     """
     variant = suite.variants[name]
     where = f"suite {suite.name}, variant {name}"
@@ -123,7 +127,7 @@ def _saved_fields(suite: Suite, name: str, checkpoint: str) -> dict[str, Any]:
 def _layers(
     suite: Suite, name: str, variant: Variant, kind: DeviceKind
 ) -> list[tuple[str, dict[str, Any]]]:
-    """What sets model fields, weakest first, each with the place it was written in."""
+    """Return what sets model fields, weakest first, each with the place it was written in."""
     return [
         ("model", fields_of(suite.model)),
         (f"device.{kind}.model", fields_of(suite.on(kind).model)),

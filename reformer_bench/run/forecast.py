@@ -1,4 +1,4 @@
-"""Forecast: how long a case will take, from shorter cases of its series."""
+"""Forecasts how long a case will take, from shorter cases of its series."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _LOWEST_POWER, _HIGHEST_POWER = 0.5, 2.2
 
 
 def step_ms(history: Iterable[Record], length: int) -> float | None:
-    """The time of one step at a length, in milliseconds; None without a shorter case that ended.
+    """Return the time of one step at a length, in ms; None without a shorter case that
+    ended.
 
-    Continues the power law through the last two lengths; through one point the step is taken to
+    It continues the power law through the last two lengths. Through one point the step is taken to
     grow with the length, since underestimating costs a killed case and overestimating a result.
     """
     points = sorted(
@@ -36,10 +37,10 @@ def step_ms(history: Iterable[Record], length: int) -> float | None:
 
 
 def case_ms(history: Iterable[Record], order: WorkOrder) -> float | None:
-    """The time of a whole case in milliseconds; None where nothing is known of its series.
+    """Return the time of a whole case in ms; None where nothing is known of its series.
 
-    Two steps under the probes, each as much slower than a timed step as the last case's cold one
-    was, and the timed steps.
+    A case makes two steps under the probes, each as much slower than a timed step as the last
+    case's cold one was, and then the timed steps.
     """
     records = list(history)
     step = step_ms(records, order.case.length)

@@ -1,4 +1,5 @@
-"""Fork server: a process with the heavy modules imported, from which a worker starts at once.
+"""A fork server has the heavy modules imported, so that a worker forked from it starts at
+once.
 
 multiprocessing's own fork server imports the caller's main module again in every worker, keeps
 workers alive when the caller is killed, and tells nothing about how one died; hence this one. It
@@ -37,11 +38,11 @@ class Ended:
     start_ms: float | None
     """From asking to the worker's first line; None where it never got there."""
     stop_ms: float | None = None
-    """From the worker's last line to the process being gone; None where it did not get there."""
+    """From the worker's last line to its process being gone; None where it did not get there."""
     returned: bool = False
     value: Any = None
     error: str | None = None
-    """The exception the function raised, as one line."""
+    """The exception that the function raised, as one line."""
     timed_out: bool = False
     signal: signal.Signals | None = None
     exit_code: int | None = None
@@ -152,7 +153,7 @@ class ForkServer:
 
 
 def serve(descriptor: int, preload: Sequence[str]) -> None:
-    """The server's side: import, then fork a worker per request until the caller is gone."""
+    """Be the server: import, then fork a worker per request until the caller is gone."""
     control = Connection(descriptor)
     for module in preload:
         importlib.import_module(module)
@@ -205,7 +206,7 @@ def _obey(control: Connection, pid: int) -> bool:
 
 
 def _work(work: bytes, writer: Connection, output: BinaryIO) -> None:
-    """The worker's whole life; never returns."""
+    """Live the worker's whole life; this never returns."""
     writer.send_bytes(pickle.dumps(("hello", time.monotonic())))
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -233,6 +234,6 @@ def _last_line(output: BinaryIO) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its kind and the first line of its text."""
+    """Write an exception as one line: its kind and the first line of its text."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Memory limits of a worker: what a case may take, enforced so that more fails cleanly."""
+"""Memory limits of a worker, enforced so that what exceeds them fails cleanly."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ _SHARE_OF_FREE_MEMORY = 0.95
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """A limit in force."""
+    """A limit that is in force."""
 
     n_bytes: int | None
-    """None: nothing but the device itself limits the case."""
+    """None where nothing but the device itself limits the case."""
     why: str
-    """In words, for messages."""
+    """What sets the limit, in words for messages."""
     data_segment_bytes: int | None = None
-    """RLIMIT_DATA as set; None where it was not."""
+    """RLIMIT_DATA as it was set; None where it was not."""
 
 
 def impose(device: torch.device, budget_bytes: int | None) -> MemoryLimit:
-    """Limit what this process takes on a device from now on; on CUDA, initialises it.
+    """Limit what this process takes on a device from now on; on CUDA this initialises the
+    device.
 
-    Without a budget, a case on the CPU is still held to what the machine has free: beyond that
-    the kernel would end some process, perhaps not this one.
+    Without a budget, a case on the CPU is still held to what the machine has free: beyond that the
+    kernel would end some process, perhaps not this one.
     """
     if device.type == "cuda":
         if budget_bytes is None:

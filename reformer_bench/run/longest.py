@@ -1,4 +1,4 @@
-"""The longest sequence that fits: a search over predicted peaks that asks for few of them."""
+"""Finds the longest sequence that fits, by a search that asks for few predicted peaks."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ _CLOSE_ENOUGH = 1 / 256
 
 @dataclass(frozen=True)
 class Longest:
-    """A length that fits, its peak, and a length just above that doesn't."""
+    """A length that fits, its peak, and a length just above that doesn't fit."""
 
     length: int
     peak_bytes: int
     too_long: int | None
-    """None: everything up to the limit fits."""
+    """None where everything up to the limit fits."""
     n_predictions: int
 
 
 def longest_that_fits(
     peak: Callable[[int], int], budget_bytes: int, limit: int = 2**26
 ) -> Longest | None:
-    """The longest multiple of 64 whose peak is within the budget, to 0.4%; None: not even 64 is.
+    """Return the longest multiple of 64 whose peak is within the budget, to 0.4%; None where not
+    even 64 is.
 
     ``peak(length)`` in bytes must not fall as the length grows. The next length tried is where a
     power law through the nearest two known ones meets the budget, kept inside the bracket, so that
@@ -54,7 +55,7 @@ def longest_that_fits(
 
 
 def _next(known: dict[int, int], budget_bytes: int, low: int, high: int) -> int:
-    """Where to look next, strictly inside the bracket."""
+    """Return where to look next, strictly inside the bracket."""
     guess = _meets(known, budget_bytes, low or high)
     last = max(known) if low else min(known)
     if guess is None:
@@ -70,7 +71,9 @@ def _next(known: dict[int, int], budget_bytes: int, low: int, high: int) -> int:
 
 
 def _meets(known: dict[int, int], budget_bytes: int, near: int) -> int | None:
-    """The length at which the power law through the two lengths nearest the budget meets it."""
+    """Return the length at which the power law through the two lengths nearest the budget
+    meets it.
+    """
     if len(known) < 2:
         return None
     by_distance = sorted(known, key=lambda n: abs(math.log(known[n] / budget_bytes)))

@@ -1,4 +1,4 @@
-"""WorkOrder: everything a worker needs to know to measure one case."""
+"""WorkOrder tells a worker everything it needs to know to measure one case."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from reformer_bench.spec.record import Environment
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """One case and the limits it is measured under."""
+    """A case, and the limits that it is measured under."""
 
     case: Case
     environment: Environment | None
-    """What the record will say; None: the worker describes where it runs."""
+    """What the record will say of the machine; None where the worker describes where it runs."""
     timeout_s: float
-    """After this long the worker is killed."""
+    """After this many seconds the worker is killed."""
     timeout_reason: str
     """Which limit that is, in words."""
     min_samples: int
     max_samples: int
     sample_time_s: float
     memory_budget_bytes: int | None = None
-    """What the case may take beyond an idle worker; None: what the device has."""
+    """What the case may take beyond an idle worker; None for what the device has."""
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class Description:
     """A device as a worker found it."""
 
     device: str
-    """``cpu``, ``cuda`` or ``cuda:N``; never ``auto``."""
+    """One of ``cpu``, ``cuda`` and ``cuda:N``, never ``auto``."""
     environment: Environment

@@ -1,4 +1,4 @@
-"""Overrides: what the command line changes in a suite, checked by the suite's own rules."""
+"""Overrides are what the command line changes in a suite, checked by the suite's own rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reformer_bench.spec.units import parse_lengths
 
 
 def with_lengths(suite: Suite, text: str) -> Suite:
-    """The suite with the lengths of ``--seq-len``, on every device."""
+    """Return the suite with the lengths of ``--seq-len``, on every device."""
     try:
         lengths = parse_lengths(text)
     except ValueError as error:
@@ -24,7 +24,7 @@ def with_lengths(suite: Suite, text: str) -> Suite:
 
 
 def with_variants(suite: Suite, names: Iterable[str]) -> Suite:
-    """The suite with only the variants named, in the suite's order."""
+    """Return the suite with only the variants named, in the suite's order."""
     wanted = {name.strip() for name in names if name.strip()}
     for name in sorted(wanted):
         _check_variant(suite.variants, name, option="--variants")
@@ -38,7 +38,7 @@ def with_variants(suite: Suite, names: Iterable[str]) -> Suite:
 
 
 def with_case_timeout(suite: Suite, seconds: float) -> Suite:
-    """The suite with another time limit for each case, on every device."""
+    """Return the suite with another time limit for each case, on every device."""
     data = _data(suite)
     for kind in get_args(DeviceKind):
         data.setdefault("device", {}).setdefault(kind, {})["case_timeout_s"] = seconds
@@ -46,11 +46,11 @@ def with_case_timeout(suite: Suite, seconds: float) -> Suite:
 
 
 def with_settings(suite: Suite, settings: Sequence[str]) -> Suite:
-    """The suite after ``--set key=value``, one after another.
+    """Return the suite after each ``--set key=value``, one after another.
 
-    ``model.x`` is set in every variant, above its preset; any other key is the suite's own, such
-    as ``batches``, ``seed``, ``device.cpu.sample_time_s`` or ``variants.reformer.model.n_hashes``.
-    Values are written as in TOML; what is not TOML is text.
+    ``model.x`` is set in every variant, above its preset; any other key is the suite's own, such as
+    ``batches``, ``seed``, ``device.cpu.sample_time_s`` or ``variants.reformer.model.n_hashes``.
+    Values are written as in TOML; what isn't TOML is text.
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -113,7 +113,7 @@ def _check_variant(variants: Iterable[str], name: str, *, option: str) -> None:
 
 
 def _as_written(key: str) -> Any:
-    """Turns the place of an error back into the key the user wrote."""
+    """Turn the place of an error back into the key that the user wrote."""
 
     def name(place: str) -> str:
         parts = place.split(".")

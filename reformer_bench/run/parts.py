@@ -1,4 +1,4 @@
-"""Parts: the suites that one run measures, one after another, each by its own limits."""
+"""Parts are the suites that one run measures, one after another, each by its own limits."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def measure_parts(
     """Measure every part; each record is added to ``records`` the moment it is written.
 
     ``records`` holds those of an earlier run of the folder already. ``spent_s`` was taken before
-    anything was measured, and counts against the limits of a run of a single suite; where there
-    are several, no one of them is charged with what was done for all.
+    anything was measured, and counts against the limits of a run of a single suite; where there are
+    several, no one of them is charged with what was done for all.
     """
     kind = device_kind(info.device)
     known = {record.case_id for record in records}
@@ -60,5 +60,5 @@ def measure_parts(
 
 
 def _expected_s(part: Suite, device: str) -> float:
-    """What a suite says it takes on a kind of device; nothing where it doesn't say."""
+    """Return how long a suite says it takes on a kind of device; 0 where it doesn't say."""
     return 60 * part.expected_minutes.get(device_kind(device), 0.0)

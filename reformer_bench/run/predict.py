@@ -1,4 +1,4 @@
-"""Prediction: a case's memory and operations, from its real code on fake tensors."""
+"""Predicts a case's memory and FLOPs, from its real code on fake tensors."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from reformer_bench.spec.record import Phase
 def predict_case(
     case: Case, *, profile: DeviceProfile | None = None, follow_all: bool = False
 ) -> Prediction:
-    """What a case will take on its kind of device, without that device.
+    """Predict what a case will take on its kind of device, without that device.
 
-    ``profile`` says which device of that kind; without it, a common one is taken.
-
-    Cases that differ only in name and seed are worked out once a process. ``follow_all`` follows
-    every repetition by itself: slower, and the same. Raises NotPredictableError where the case's
-    code depends on values.
+    ``profile`` says which device of that kind; without it, a common one is taken. Cases that differ
+    only in name and seed are worked out once a process. ``follow_all`` follows every repetition by
+    itself: slower, with the same result. Raises NotPredictableError where the case's code depends
+    on values.
     """
     kind = device_kind(case.device)
     plain = case.model_copy(update={"suite": "", "variant": "", "seed": 0, "device": kind})
@@ -53,7 +52,7 @@ def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int
 
 
 def _run(case: Case, recording: FakeRecording) -> None:
-    """Build, a cold and a warm step, in the phases a measurement has."""
+    """Run the build, a cold and a warm step, in the phases that a measurement has."""
     with recording.phase("build", COLD):
         workload = _built(case, recording.device)
     recording.label("parameters", workload.parameters())
@@ -64,7 +63,9 @@ def _run(case: Case, recording: FakeRecording) -> None:
 
 
 def _built(case: Case, device: DeviceModel) -> Workload:
-    """The workload on the fake device; on a CUDA one, offloaded parameters in the host's memory."""
+    """Build the workload on the fake device; on a CUDA one, offloaded parameters in the host's
+    memory.
+    """
     here = torch.device("cpu")
     if device.kind == "cpu" or case.model.parameter_offload == "none":
         return build_workload(case, here)
@@ -87,7 +88,7 @@ def _phases(recording: FakeRecording, step: int, workload: Workload) -> PhaseCon
 
 @contextmanager
 def _following(recording: FakeRecording, follow_all: bool) -> Iterator[None]:
-    """Our own models say which of their work repeats, and where it is."""
+    """Let our own models say which of their work repeats, and where it is."""
 
     def follow(key: Hashable, work: Callable[[], None], place: str | None) -> None:
         with recording.at(place):
@@ -101,7 +102,7 @@ def _following(recording: FakeRecording, follow_all: bool) -> Iterator[None]:
 
 
 def _on_fake_tensors(case: Case) -> Case:
-    """The case as fake CPU tensors run it: with the kernel that its device would take."""
+    """Return the case as fake CPU tensors run it, with the kernel that its device would take."""
     if case.device == "cpu" or case.model.lsh_kernel is not LshKernel.AUTO:
         return case
     kernel = _kernel_on_cuda(case.model)
@@ -110,7 +111,7 @@ def _on_fake_tensors(case: Case) -> Case:
 
 
 def _kernel_on_cuda(model: ModelConfig) -> LshKernel:
-    """What ``auto`` becomes on CUDA; where layers differ, the one that takes more."""
+    """Return what ``auto`` becomes on CUDA; where layers differ, the kernel that takes more."""
     dtype = getattr(torch, model.dtype)
     kernels = {
         chosen_kernel(AttentionSettings.of(model, layer), torch.device("cuda"), dtype)[0]

@@ -33,28 +33,28 @@ class Predicted:
     flops: int | None = None
     problem: str | None = None
     places: dict[str, dict[str, int]] | None = None
-    """Bytes at the peak, by part of the model and then by kind of memory."""
+    """What is alive at the peak, in bytes, by part of the model and then by kind of memory."""
 
     @property
     def peak_bytes(self) -> int | None:
-        """The allocator's peak."""
+        """The allocator's peak, in bytes."""
         return None if self.memory is None else self.memory.peak_allocated_bytes
 
     def added_to(self, memory: Memory) -> Memory:
-        """A record's memory, with what was predicted for it."""
+        """Return a record's memory, with what was predicted for it."""
         return memory.model_copy(
             update={"predicted_peak_bytes": self.peak_bytes, "predicted_places": self.places}
         )
 
 
 Predictions = Mapping[str, Predicted]
-"""By case id."""
+"""What was predicted, by case id."""
 
 
 def predict_all(
     cases: Sequence[Case], profile: str | None = None, warm: ForkServer | None = None
 ) -> Predictions:
-    """A prediction of each case, on a device profile or else on the case's kind of device.
+    """Predict each case, on a device profile or else on the case's kind of device.
 
     ``warm`` is a fork server that may be there already and is left running.
     """
@@ -92,17 +92,17 @@ def _share(server: ForkServer, cases: list[Case], profile: str | None) -> list[P
 
 
 def over_budget_message(peak_bytes: int, budget_bytes: int) -> str:
-    """Why a case is not started."""
+    """Say why a case isn't started."""
     return (
         f"not started: predicted to take {format_bytes(peak_bytes)}, "
-        f"more than the {format_bytes(budget_bytes)} there are"
+        f"more than the {format_bytes(budget_bytes)} available"
     )
 
 
 def predicted_record(
     case: Case, predicted: Predicted, environment: Environment, budget_bytes: int | None
 ) -> Record:
-    """The record of a case that is only predicted."""
+    """Make the record of a case that is only predicted."""
     peak = predicted.peak_bytes
     outcome, message = Outcome.OK, None
     if peak is None:

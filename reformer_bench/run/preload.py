@@ -1,6 +1,7 @@
-"""Preload: what a fork server imports and sets up once, so that no case pays for it.
+"""Preload is what a fork server imports and sets up once, so that no case pays for it.
 
-Only meta tensors here: nothing is computed, so no thread is started and no device is touched.
+There are only meta tensors here: nothing is computed, so that no thread is started and no device is
+touched.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""Quality: how near LSH attention comes to full attention on the same queries, keys and values.
+"""Measures how near LSH attention comes to full attention on the same queries, keys and
+values.
 
-L length, H heads, D head width, R rounds, Q queries looked at. Batch is one.
+L length, H heads, D head width, R rounds, Q queries looked at. Batch is one. *Planted* vectors come
+in small clusters, so that each query has a few close neighbours which hold nearly all of its
+attention; *random* vectors have none.
 """
 
 from __future__ import annotations
@@ -19,18 +22,20 @@ from reformer_bench.spec.record import Quality
 _MOST_QUERIES = 512
 _MOST_HEADS = 4
 _CLUSTER = 8
-"""Planted: tokens that are close to each other, at random places of the sequence."""
+"""How many planted tokens are close to each other, at random places of the sequence."""
 _COSINE = 0.9
-"""Between a planted token and its cluster's centre."""
+"""The cosine between a planted token and the centre of its cluster."""
 _QUERY_LENGTH = 12.0
-"""‖q‖. Keys have unit length, so it is the temperature: at 12 a close neighbour outweighs tens of
-thousands of strangers, as in a trained model that looks at a few places."""
+"""The length ‖q‖ of a query. Keys have unit length, so that it is the temperature: at 12 a close
+neighbour outweighs tens of thousands of strangers, as in a trained model that looks at a few
+places."""
 
 
 def lsh_quality(
     model: ModelConfig, length: int, device: torch.device, seed: int
 ) -> tuple[Quality, ...]:
-    """LSH attention of a model against full attention, on planted and on random vectors.
+    """Compare LSH attention of a model with full attention, on planted and on random
+    vectors.
 
     Each head has vectors and rotations of its own; at most 512 queries of each are looked at, so
     that the cost of full attention grows with the length only.
@@ -49,12 +54,12 @@ def lsh_quality(
 
 
 def _random(length: int, heads: int, width: int, generator: torch.Generator) -> Tensor:
-    """Packed standard normal queries and values, [1, L, H, 2·D]."""
+    """Draw packed standard normal queries and values, [1, L, H, 2·D]."""
     return torch.randn(1, length, heads, 2 * width, generator=generator)
 
 
 def _planted(length: int, heads: int, width: int, generator: torch.Generator) -> Tensor:
-    """Packed queries in clusters and standard normal values, [1, L, H, 2·D]."""
+    """Draw packed queries in clusters and standard normal values, [1, L, H, 2·D]."""
     packed = _random(length, heads, width, generator)
     n_clusters = -(-length // _CLUSTER)
     centres_KHD = _unit(torch.randn(n_clusters, heads, width, generator=generator))
@@ -73,7 +78,7 @@ def _unit(x: Tensor) -> Tensor:
 def _compare(
     model: ModelConfig, qv_BLHc: Tensor, seed: int, generator: torch.Generator
 ) -> tuple[float, float, int]:
-    """(relative error, mass caught, queries looked at)."""
+    """Return the relative error, the mass caught, and how many queries were looked at."""
     settings = AttentionSettings.of(model, 0)
     _, length, heads, _ = qv_BLHc.shape
     device, width = qv_BLHc.device, settings.d_head
@@ -100,7 +105,7 @@ def _compare(
 
 
 def _full(qv_BL1c: Tensor, settings: AttentionSettings, chosen_Q: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [Q, L] and output [Q, D] of full attention for some queries of one head."""
+    """Return weights [Q, L] and output [Q, D] of full attention for some queries of one head."""
     q, k, v = unpack(qv_BL1c, settings)
     weights, outputs = [], []
     for position in chosen_Q.tolist():
@@ -112,7 +117,7 @@ def _full(qv_BL1c: Tensor, settings: AttentionSettings, chosen_Q: Tensor) -> tup
 
 
 def seen_keys(plan: ChunkPlan, settings: AttentionSettings, head: int, chosen_Q: Tensor) -> Tensor:
-    """Which keys some queries of a head see in any round, [Q, L] bool, causality aside."""
+    """Say which keys some queries of a head see in any round, [Q, L] bool, apart from causality."""
     chunk_RL = plan.chunk_of_position_NRL()[head]
     code_RL = plan.code_of_position_NRL()[head]
     seen = torch.zeros(len(chosen_Q), plan.length, dtype=torch.bool, device=chunk_RL.device)

@@ -1,4 +1,4 @@
-"""Resume rules: when a folder that already holds a run may be continued."""
+"""Rules for when a folder that already holds a run may be continued."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def _budget(count: int | None) -> str:
 
 
 def _difference(before: Environment, now: Environment, same_host: bool) -> str | None:
-    """The first field in which two environments differ, with both values."""
+    """Return the first field in which two environments differ, with both values; None where they
+    agree.
+    """
     free = _FREE if same_host else _FREE | {"hostname_hash"}
     for field in Environment.model_fields:
         old, new = getattr(before, field), getattr(now, field)
@@ -59,7 +61,9 @@ def _difference(before: Environment, now: Environment, same_host: bool) -> str |
 
 
 def _check_cases(run: Run, cases: Iterable[Case]) -> None:
-    """No two models of one name: a case in the place of a recorded one must be the same case."""
+    """Refuse two models of one name: a case in the place of a recorded one must be the
+    same case.
+    """
     recorded: dict[tuple[object, ...], Record] = {_place(r.case): r for r in run.records}
     for case in cases:
         record = recorded.get(_place(case))

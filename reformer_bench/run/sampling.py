@@ -1,4 +1,4 @@
-"""Sampling: timed steps of a workload, with no probe but the clock."""
+"""Timed steps of a workload, with no probe but the clock."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _WARMUP_STEPS = 3
 
 @dataclass(frozen=True)
 class Samples:
-    """Timed steps, in order, and how many steps ran before the first of them."""
+    """The timed steps, in order, and how many steps ran before the first of them."""
 
     steps: tuple[StepSample, ...]
     n_before: int
 
     @property
     def median_ms(self) -> float:
-        """The median of the steps' totals."""
+        """The median of the steps' whole times."""
         return median(step.total_ms for step in self.steps)
 
 
@@ -40,7 +40,7 @@ def timed_steps(
 ) -> Samples:
     """Warm up, then time steps until the sampling time is over or there are enough.
 
-    ``last`` is the step before, by which a slow workload is warmed up no further: two steps of it
+    ``last`` is the step before; a slow workload is warmed up no further, since two of its steps
     have run already.
     """
     clock = StepClock(device)

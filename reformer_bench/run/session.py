@@ -1,4 +1,4 @@
-"""Session: decides case by case what is started, and writes each record as its case ends."""
+"""A session decides case by case what is started, and writes each record as its case ends."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from reformer_bench.store import RunWriter
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a session stands; sent when a case starts and when it has ended."""
+    """Where a session stands; it is sent when a case starts and when it has ended."""
 
     case: Case
     record: Record | None
-    """None: the case has just been started."""
+    """None where the case has just been started."""
     done: int
-    """Cases that have a record, those of an earlier run of the folder included."""
+    """How many cases have a record, those of an earlier run of the folder included."""
     total: int
     elapsed_s: float
     left_s: float | None
-    """A forecast; None while nothing is known."""
+    """How long the rest will take by a forecast; None while nothing is known."""
     peak_bytes: int | None
     """The highest allocator peak of any case so far."""
 
@@ -78,7 +78,7 @@ class Session:
         return self.records
 
     def _orders(self) -> Iterator[WorkOrder]:
-        """Orders for the cases worth starting; the others get their record here."""
+        """Yield orders for the cases worth starting; the others get their record here."""
         while self._pending:
             case = self._pending[0]
             order = self._order(case)
@@ -107,7 +107,7 @@ class Session:
         )
 
     def _refusal(self, case: Case, order: WorkOrder) -> tuple[Outcome, str] | None:
-        """Why a case is not to be started; None when it is."""
+        """Say why a case isn't to be started; None when it is."""
         peak, budget = self._predicted_peak(case), self._budget_bytes
         if peak is not None and budget is not None and peak > budget:
             return Outcome.OVER_BUDGET, over_budget_message(peak, budget)
@@ -139,7 +139,7 @@ class Session:
 
     @property
     def _budget_bytes(self) -> int | None:
-        """What a case may take: the budget, or else all that the device has."""
+        """Return what a case may take: the budget, or else all that the device has."""
         if self._memory_budget_bytes is not None:
             return self._memory_budget_bytes
         return self._environment.device_memory_bytes
@@ -176,7 +176,9 @@ class Session:
         return None if total is None else total - (time.monotonic() - self._began)
 
     def _forecast_s(self) -> float | None:
-        """Seconds the pending cases will take, those not worth starting left out."""
+        """Return how many seconds the pending cases will take, those not worth starting
+        left out.
+        """
         times: list[float] = []
         for case in self._pending:
             if skip.stopped_by(case, self.records) is not None:

@@ -1,4 +1,4 @@
-"""Skip rules: which cases of a run are not worth starting, and the words that say why."""
+"""Rules for which cases of a run are not worth starting, and the words that say why."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ STOPPING = frozenset(
         Outcome.KILLED,
     }
 )
-"""Outcomes after which longer cases of the same series are not tried."""
+"""The outcomes after which longer cases of the same series are not tried."""
 
 
 def stopped_by(case: Case, records: Iterable[Record]) -> Record | None:
-    """The record of the shortest case of the same series that ran out before this length."""
+    """Return the record of the shortest case of the same series that ran out before this length."""
     return min(
         (
             record
@@ -37,7 +37,7 @@ def stopped_by(case: Case, records: Iterable[Record]) -> Record | None:
 
 
 def skip_message(stop: Record) -> str:
-    """Why a longer case was not tried."""
+    """Say why a longer case was not tried."""
     return (
         f"not tried: {stop.case.variant} ended with {stop.outcome.value} at "
         f"{format_tokens(stop.case.length)} tokens (case {stop.case_id})"
@@ -47,9 +47,9 @@ def skip_message(stop: Record) -> str:
 def no_time_message(
     predicted_ms: float | None, case_timeout_s: float, left_s: float | None, total_s: float | None
 ) -> str | None:
-    """Why a case has no time to be started; None when it has.
+    """Say why a case has no time to be started; None when it has.
 
-    ``left_s`` is what remains of the run's ``total_s``; None: the run has no limit.
+    ``left_s`` is what remains of the run's ``total_s``; None where the run has no limit.
     """
     if left_s is not None and left_s <= 0:
         return f"not started: the run's {total_s:.0f} s are used up"

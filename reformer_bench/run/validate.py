@@ -1,4 +1,4 @@
-"""Validation: predicted against measured peaks on random small configurations."""
+"""Compares predicted with measured peaks on random small configurations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reformer_bench.spec.record import AllocatorMemory, Phase
 
 @dataclass(frozen=True)
 class Comparison:
-    """One case, predicted and measured on the CPU's allocator."""
+    """A case, predicted and measured on the CPU's allocator."""
 
     case: Case
     predicted: AllocatorMemory
@@ -30,7 +30,7 @@ class Comparison:
 
     @property
     def error_bytes(self) -> int:
-        """Predicted less measured peak."""
+        """The predicted peak less the measured one."""
         return self.predicted.peak_allocated_bytes - self.measured.peak_allocated_bytes
 
     @property
@@ -53,7 +53,7 @@ def compare(case: Case, *, n_threads: int = 1) -> Comparison:
 
 
 def measured_memory(case: Case) -> AllocatorMemory:
-    """What a build, a cold and a warm step of a case take, in this process."""
+    """Measure what a build, a cold and a warm step of a case take, in this process."""
     gc.collect()
     with record_cpu_allocations() as recording:
         with recording.phase("build", COLD):

@@ -1,4 +1,4 @@
-"""Worker: measures one case inside a process of its own, and makes its record whatever happens."""
+"""A worker measures one case inside a process of its own, and makes its record whatever happens."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Rec
 
 
 def _device(name: str) -> torch.device:
-    """The device with its index, which the allocator's and NVML's figures are asked for by."""
+    """Return the device with its index, by which the allocator and NVML are asked."""
     device = torch.device(name)
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
-    """Build, a cold and a warm step under the memory probes, then timed steps without any."""
+    """Run a build, a cold and a warm step under the memory probes, then timed steps without any."""
     sampler = _start_nvml(device, found)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -116,7 +116,7 @@ def _is_lsh_attention(case: Case) -> bool:
 def _recorded(
     order: WorkOrder, device: torch.device, sampler: NvmlSampler | None, found: _Found
 ) -> tuple[Workload, StepSample]:
-    """The probed steps inside a recording; what it has is kept when they fail as well."""
+    """Run the probed steps inside a recording; what it has is kept when they fail as well."""
     mark = HighWaterMark()
     mark.start()
     recording: Recording | None = None
@@ -142,7 +142,7 @@ def _probed_steps(
     sampler: NvmlSampler | None,
     found: _Found,
 ) -> tuple[Workload, StepSample]:
-    """Build, cold and warm step; returns the workload and the warm step's times."""
+    """Run build, cold and warm step; return the workload and the warm step's times."""
     began = time.perf_counter()
     with recording.phase("build", COLD):
         workload = build_workload(order.case, device)
@@ -166,7 +166,7 @@ def _probed_steps(
 def _probed_step(
     workload: Workload, device: torch.device, recording: Recording, step: int
 ) -> StepSample:
-    """One step whose phases are timed and recorded, and whose tensors get their labels."""
+    """Run one step whose phases are timed and recorded, and whose tensors get their labels."""
     clock = sampling.StepClock(device)
 
     @contextmanager
@@ -199,7 +199,7 @@ def _unmeasured(name: Phase) -> Iterator[None]:
 
 
 def _start_nvml(device: torch.device, found: _Found) -> NvmlSampler | None:
-    """A running sampler for a CUDA device; why there is none goes into the settings."""
+    """Return a running sampler for a CUDA device; why there is none goes into the settings."""
     if device.type != "cuda":
         return None
     sampler, reason = open_nvml(device)
@@ -231,7 +231,7 @@ def _short(text: str) -> str:
 
 
 def _timing(order: WorkOrder, found: _Found, matmul: float | None) -> Timing | None:
-    """The record's times; None where not even the cold step ended."""
+    """Return the record's times; None where not even the cold step ended."""
     if found.cold is None:
         return None
     timed = found.timed

@@ -1,7 +1,7 @@
-"""Workloads: what one step of a case does, phase by phase, on real or fake tensors.
+"""Workloads say what one step of a case does, phase by phase, on real or fake tensors.
 
-B batch, L length, D model width. Nothing here reads a value back from the device, so the same
-step runs under FakeTensorMode.
+B batch, L length, D model width. No phase reads a value back from the device, so that the same
+step runs on fake tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PhaseContext = Callable[[Phase], AbstractContextManager[object]]
 
 
 class Workload(Protocol):
-    """One step of a case, and the tensors by which its memory is told apart."""
+    """A step of a case, and the tensors by which its memory is told apart."""
 
     settings: dict[str, str]
     module: nn.Module
@@ -37,13 +37,13 @@ class Workload(Protocol):
         """Run one step; ``phase(name)`` is entered around each of its phases."""
 
     def parameters(self) -> Iterable[Tensor]:
-        """What is learned."""
+        """Return what is learned."""
 
     def gradients(self) -> Iterable[Tensor]:
-        """Gradients that parameters hold now."""
+        """Return the gradients that parameters hold now."""
 
     def optimizer_state(self) -> Iterable[Tensor]:
-        """What the optimizer holds now."""
+        """Return what the optimizer holds now."""
 
 
 class _ModuleWorkload:
@@ -55,15 +55,15 @@ class _ModuleWorkload:
         self.optimizer: torch.optim.Optimizer | None = None
 
     def parameters(self) -> Iterable[Tensor]:
-        """What is learned."""
+        """Return what is learned."""
         return list(self.module.parameters())
 
     def gradients(self) -> Iterable[Tensor]:
-        """Gradients that parameters hold now."""
+        """Return the gradients that parameters hold now."""
         return [p.grad for p in self.module.parameters() if p.grad is not None]
 
     def optimizer_state(self) -> Iterable[Tensor]:
-        """What the optimizer holds now."""
+        """Return what the optimizer holds now."""
         if self.optimizer is None:
             return []
         return [
@@ -75,7 +75,7 @@ class _ModuleWorkload:
 
 
 class TrainStep(_ModuleWorkload):
-    """Forward with the loss, backward, optimizer step."""
+    """A training step: forward with the loss, backward, optimizer step."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
         model = _language_model(case, device, host).train()
@@ -85,7 +85,7 @@ class TrainStep(_ModuleWorkload):
         self.optimizer = _optimizer(case, model)
 
     def step(self, phase: PhaseContext) -> None:
-        """Forward, backward, optimizer; gradients are dropped at the end."""
+        """Run forward, backward and optimizer; gradients are dropped at the end."""
         with phase("forward"):
             loss = self._model.loss(self._tokens_BL, self._targets_BL)
         with phase("backward"):
@@ -101,7 +101,7 @@ class TrainStep(_ModuleWorkload):
 
 
 class Forward(_ModuleWorkload):
-    """The loss, without gradients."""
+    """The loss, computed without gradients."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
         model = _language_model(case, device, host).eval()
@@ -110,7 +110,7 @@ class Forward(_ModuleWorkload):
         self._tokens_BL, self._targets_BL = _tokens(case, device)
 
     def step(self, phase: PhaseContext) -> None:
-        """Forward only."""
+        """Run the forward phase only."""
         with phase("forward"), torch.no_grad():
             self._model.loss(self._tokens_BL, self._targets_BL)
         _check_streams(self._model)
@@ -131,7 +131,7 @@ class AttentionLayer(_ModuleWorkload):
         self._x_BLD, self._dy_BLD = x_BLD.requires_grad_(), dy_BLD
 
     def step(self, phase: PhaseContext) -> None:
-        """Forward and backward; gradients are dropped at the end."""
+        """Run forward and backward; gradients are dropped at the end."""
         with phase("forward"):
             y_BLD = self.module(self._x_BLD)
         with phase("backward"):
@@ -142,7 +142,8 @@ class AttentionLayer(_ModuleWorkload):
 
 
 def build_workload(case: Case, device: torch.device, host: torch.device | None = None) -> Workload:
-    """The workload of a case, its module and data on the device; offloaded parameters on the host.
+    """Build the workload of a case on the device, its module and data; offloaded parameters on the
+    host.
 
     Raises ValueError for an implementation or a workload that does not exist.
     """
@@ -162,7 +163,7 @@ def build_workload(case: Case, device: torch.device, host: torch.device | None =
 def _language_model(
     case: Case, device: torch.device, host: torch.device | None
 ) -> ReformerLM | PeerModel:
-    """The case's model, by whose code it is."""
+    """Return the case's model, by whose code it is."""
     match case.implementation:
         case "native":
             return _native_model(case).place(device, host=host)
@@ -173,7 +174,7 @@ def _language_model(
 
 
 def _told(case: Case, model: ReformerLM | PeerModel) -> dict[str, str]:
-    """The model's settings, and what a checkpoint's own model does differently in training."""
+    """Return the model's settings, and what a checkpoint's own model does otherwise in training."""
     settings = model.settings()
     if case.checkpoint is None:
         return settings
@@ -188,7 +189,7 @@ def _native_model(case: Case) -> ReformerLM:
 
 
 def _tokens(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Seeded random tokens and, one place on, their targets: [B, L] int64 each."""
+    """Draw seeded random tokens and, one place on, their targets: [B, L] int64 each."""
     generator = torch.Generator().manual_seed(case.seed)
     shape = (case.batch, case.length + 1)
     tokens = torch.randint(case.model.vocab_size, shape, generator=generator)

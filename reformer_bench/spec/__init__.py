@@ -1,1 +1,1 @@
-"""What a case, a model configuration and a record are; units. No torch."""
+"""What a case, a model configuration and a record are, and their units. It needs no torch."""

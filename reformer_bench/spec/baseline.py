@@ -1,4 +1,6 @@
-"""Baseline: the records of a run that later runs are compared with, as one file to keep in git."""
+"""A baseline is the records of a run that later runs are compared with, as one file to
+keep in git.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _FREE = frozenset({"packages", "commit"})
 
 
 class BaselineRecord(BaseModel):
-    """A record without what doesn't bear on a comparison, and without its environment."""
+    """A record without its environment, and without what doesn't bear on a comparison."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,18 +32,18 @@ class BaselineRecord(BaseModel):
 
 
 class Baseline(BaseModel):
-    """Records of one environment."""
+    """The records of one environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     baseline_version: Literal[1] = BASELINE_VERSION
     made_at: str
-    """When its run began: ISO 8601, UTC."""
+    """When its run began, in ISO 8601, UTC."""
     environment: Environment
     cases: tuple[BaselineRecord, ...]
 
     def records(self) -> list[Record]:
-        """Its records, whole again but for what a baseline doesn't keep."""
+        """Return its records, whole again but for what a baseline doesn't keep."""
         return [
             Record(
                 case_id=found.case.id,
@@ -60,7 +62,8 @@ class Baseline(BaseModel):
 
 
 def baseline_of(records: Sequence[Record]) -> Baseline:
-    """The baseline of a run's records; of a case with several records the last counts.
+    """Make the baseline of a run's records; of a case with several records the last
+    counts.
 
     Raises InputError where there are none, or where they come from different environments.
     """

@@ -1,4 +1,4 @@
-"""Case: one thing to measure, named by a hash of everything that decides its result."""
+"""A case is one thing to measure, named by a hash of everything that decides its result."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Case(BaseModel):
     implementation: Implementation = "native"
     model: ModelConfig
     checkpoint: str | None = None
-    """Folder, saved by transformers, that the weights come from; None: random ones."""
+    """The folder, saved by transformers, that the weights come from; None for random ones."""
     optimizer: Optimizer = "adam"
     batch: Annotated[int, Field(ge=1)] = 1
     length: Annotated[int, Field(ge=1)]
     device: str = "cpu"
-    """``cpu``, ``cuda`` or ``cuda:N``."""
+    """One of ``cpu``, ``cuda`` and ``cuda:N``."""
     seed: int = 0
 
     @property
@@ -47,7 +47,7 @@ class Case(BaseModel):
 
     @property
     def tokens(self) -> int:
-        """Tokens of one step."""
+        """The number of tokens in one step."""
         return self.batch * self.length
 
     @property

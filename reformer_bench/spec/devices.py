@@ -1,4 +1,4 @@
-"""Device profiles: how much memory a process can use on devices that are not at hand."""
+"""Device profiles say how much memory a process can use on devices that aren't at hand."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ that has run one operator, less what PyTorch's allocator has reserved (300 to 60
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """A device by the memory that one process has for tensors."""
+    """A device, by the memory that one process has for tensors."""
 
     name: str
     kind: Literal["cpu", "cuda"]
     usable_bytes: int | None
-    """None: whatever the machine has."""
+    """None stands for whatever the machine has."""
     source: str
     workspace_bytes: int = 0
 
@@ -60,7 +60,7 @@ DEVICE_PROFILES: dict[str, DeviceProfile] = {
 
 
 def device_profile(name: str) -> DeviceProfile:
-    """The profile of that name. Raises InputError with the names there are."""
+    """Return the profile of that name; InputError, with the names there are, for another."""
     if name in DEVICE_PROFILES:
         return DEVICE_PROFILES[name]
     longer = [known for known in DEVICE_PROFILES if name and known.startswith(name)]

@@ -14,16 +14,17 @@ _NOT_A_KEY = re.compile(r"[\[\](]|^constrained-|^function-")
 
 
 class InputError(Exception):
-    """Wrong input: its text is one line that says what, where and what is allowed."""
+    """The input was wrong; the text is one line that says what, where and what is allowed."""
 
 
 def validated(
     model: type[Model], data: Any, *, where: str, name: Callable[[str], str] = str
 ) -> Model:
-    """``model.model_validate(data)``, or an InputError naming place, key, value and the rule.
+    """Return ``model.model_validate(data)``, or raise InputError naming place, key, value and the
+    rule.
 
     ``where`` is the file or option the data came from; ``name`` turns a dotted key into the one
-    the user wrote.
+    that the user wrote.
     """
     try:
         return model.model_validate(data)
@@ -34,7 +35,7 @@ def validated(
 def explain(
     error: ValidationError, model: type[BaseModel], name: Callable[[str], str] = str
 ) -> str:
-    """The first thing wrong in a validation error, in one line."""
+    """Say the first thing wrong in a validation error, in one line."""
     first = error.errors()[0]
     # Pydantic also puts the names of union members and of validators into the place.
     parts = [str(part) for part in first["loc"] if not _NOT_A_KEY.search(str(part))]
@@ -55,7 +56,7 @@ def explain(
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Names of the fields of the model reached by following ``path``."""
+    """Return the names of the fields of the model reached by following ``path``."""
     current: type[BaseModel] = model
     for part in path:
         field = current.model_fields.get(str(part))

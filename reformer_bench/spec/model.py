@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 
 class Attention(StrEnum):
-    """How a layer attends."""
+    """The kinds of attention."""
 
     FULL = "full"
     MEMORY_EFFICIENT = "memory_efficient"
@@ -36,7 +36,7 @@ class Positions(StrEnum):
 
 
 class LshKernel(StrEnum):
-    """Who computes attention inside the chunks."""
+    """What computes attention inside the chunks."""
 
     AUTO = "auto"
     EAGER = "eager"
@@ -45,7 +45,7 @@ class LshKernel(StrEnum):
 
 
 def _as_tuple(value: Any) -> Any:
-    """One name is a pattern of one; a comma-separated line is a pattern as well."""
+    """Turn one name, or names separated by commas, into a pattern of names."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(","))
     return value
@@ -56,80 +56,106 @@ Factors = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)
 
 
 class ModelConfig(BaseModel):
-    """A model, by its switches. Frozen; a wrong value or combination names its field.
+    """A model, described by its sizes and switches.
 
-    Lengths count tokens, widths count features. Source of the switches: Kitaev et al. 2020,
-    sections 2 to 4.
+    A config is frozen, and is checked when it is made. Lengths count tokens, widths count features.
+    The switches are those of Kitaev et al. 2020, sections 2 to 4.
+
+    Raises:
+        ValidationError: A ValueError from pydantic, for a value or a combination that is
+            impossible; it names the field and what is allowed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     vocab_size: PositiveInt = 256
+    """How many different tokens there are."""
     d_model: PositiveInt = 256
+    """Width of the activations between layers."""
     n_layers: PositiveInt = 2
+    """How many layers there are, each of attention and feed-forward."""
     n_heads: PositiveInt = 4
+    """How many heads attention has."""
     d_head: PositiveInt | None = None
-    """Width of one head; None: d_model / n_heads."""
+    """Width of one head. None stands for d_model / n_heads."""
     d_ff: PositiveInt = 1024
+    """Width inside the feed-forward layers."""
     activation: Literal["gelu", "relu"] = "gelu"
+    """The function between the two products of a feed-forward layer."""
 
     attention: Annotated[tuple[Attention, ...], BeforeValidator(_as_tuple)] = (Attention.LSH,)
-    """One kind, or a pattern repeated over the layers."""
+    """Kind of attention: one for all layers, or a pattern repeated over the layers."""
     causal: bool = True
+    """Whether a token attends to earlier tokens only."""
     shared_qk: bool = False
-    """Queries and keys from one projection, in the layers whose kind leaves the choice open;
-    LSH layers always share them."""
+    """Whether queries and keys come from one projection. LSH layers always share them; this decides
+    for the other kinds."""
     shared_qk_scale: Literal["none", "sqrt"] = "none"
-    """Whether shared-QK scores are divided by √d_head as well (reformer-pytorch does, the authors'
-    code does not)."""
+    """Whether scores of shared queries and keys are divided by √d_head too. reformer-pytorch does
+    so, the authors' code doesn't."""
     head_groups: PositiveInt | None = None
-    """Into how many groups the heads are split, each run on its own; None: one head a group."""
+    """How many groups the heads are split into; groups run one after another. None stands for a
+    group for each head."""
 
     chunk_length: PositiveInt = 64
-    """LSH: tokens in a chunk of the sorted order."""
+    """LSH attention: how many tokens of the sorted order make a chunk."""
     local_chunk_length: PositiveInt = 64
+    """Local attention: how many tokens make a chunk."""
     n_hashes: PositiveInt = 4
+    """LSH attention: how many rounds of hashing there are."""
     n_buckets: PositiveInt | Factors | None = None
-    """LSH buckets of a round: a number, its factors, or None: 2 · L / chunk_length."""
+    """LSH attention: how many buckets a round has, as a number or as factors to be multiplied. None
+    stands for 2 · length / chunk_length."""
     attend_across_buckets: bool = False
-    """Whether a chunk's queries also see keys of other buckets in reach."""
+    """LSH attention: whether a query also sees the keys of other buckets in its chunk and the one
+    before."""
     count_duplicates: bool = True
-    """True: a key found in several rounds counts in each (the released code's way). False: once
-    (the paper's N_ij correction)."""
+    """LSH attention: whether a key that is found in several rounds counts in each of them, as in
+    the released code. Otherwise it counts once, by the paper's N_ij."""
     look_back: Literal["paper", "ring"] = "paper"
-    """What the first chunk of a round sees before it: nothing, or the last chunk of the round
-    before (the released code's way)."""
+    """LSH attention: what the first chunk of a round sees before it. ``paper``: nothing; ``ring``:
+    the last chunk of the round before, as in the released code."""
     lone_tokens: Literal["exact", "rounded"] = "exact"
-    """LSH: what a token gets that no round gives a target but itself: its value; or its value times
-    weights rounded at the size of the self penalty, as in transformers (0.4% off in float32)."""
+    """LSH attention: what a token gets that sees only itself in every round. ``exact``: its value;
+    ``rounded``: its value times rounded weights, as transformers has it (0.4% off in float32)."""
     hash_seed: int | None = None
-    """None: fresh rotations at each step and layer. A number: the same ones everywhere."""
+    """Seed of the hash rotations, which are then the same in each step and layer. None draws new
+    ones for each."""
     lsh_kernel: LshKernel = LshKernel.AUTO
-    """Who computes attention inside chunks; auto: flash_cpu on the CPU; on CUDA triton where it
-    covers the switches, else eager. The record says which."""
+    """What computes attention inside chunks. ``auto`` is flash_cpu on the CPU; on CUDA it is triton
+    where that covers the switches, and eager elsewhere. The record says which."""
 
     residual: Residual = Residual.REVERSIBLE
+    """What layers keep for the backward pass: everything, each layer's input, or nothing."""
     streams: Literal["fixed", "float"] = "fixed"
-    """What a reversible stack's streams are: fixed-point numbers, which undo exactly, or floats,
-    as in the paper, which drift."""
+    """What the streams of a reversible model are: ``fixed``-point numbers, whose additions can be
+    undone exactly, or floats as in the paper, which drift."""
     merge_streams: Literal["concat", "mean"] = "concat"
-    """What a reversible stack's two streams become at its end."""
+    """How the two streams of a reversible model become one at the end."""
     ff_chunks: PositiveInt = 1
+    """How many pieces of the sequence a feed-forward layer works on, one after another."""
     loss_chunks: PositiveInt = 1
+    """How many pieces of the sequence the logits and the loss are computed in."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Probability that an activation is dropped after the embedding and after each sublayer."""
     parameter_offload: Literal["none", "cpu"] = "none"
+    """Where the parameters of a layer wait while it isn't computing: on the device, or in CPU
+    memory."""
 
     positions: Positions = Positions.AXIAL
+    """How positions are embedded."""
     max_length: PositiveInt = 65_536
-    """The longest sequence the model takes; sizes the tables of positions."""
+    """The longest sequence that the model takes; it sizes the tables of positions."""
     axial_shape: tuple[PositiveInt, PositiveInt] | None = None
-    """Rows of the two axial tables; None: two near-equal factors that cover max_length."""
+    """Rows of the two axial tables. None stands for two nearly equal factors that cover
+    max_length."""
     axial_dims: tuple[PositiveInt, PositiveInt] | None = None
-    """Widths of the two axial tables; None: a quarter and the rest of d_model."""
+    """Widths of the two axial tables. None stands for a quarter of d_model, and the rest."""
 
     norm_epsilon: Annotated[float, Field(gt=0.0)] = 1e-5
+    """Epsilon of the layer normalisations."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """What sublayers compute in. Streams and parameters stay float32 under bfloat16."""
+    """What sublayers compute in. With bfloat16, streams and parameters stay float32."""
 
     @model_validator(mode="after")
     def _possible(self) -> ModelConfig:
@@ -199,15 +225,15 @@ class ModelConfig(BaseModel):
         return 2 * self.d_model if concat else self.d_model
 
     def kind(self, layer: int) -> Attention:
-        """The attention of a layer, counted from 0."""
+        """Return the kind of attention of a layer, counted from 0."""
         return self.attention[layer % len(self.attention)]
 
     def shares_qk(self, layer: int) -> bool:
-        """Whether a layer's queries and keys come from one projection."""
+        """Say whether a layer's queries and keys come from one projection."""
         return self.shared_qk or self.kind(layer) is Attention.LSH
 
     def position_tables(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((rows, width), (rows, width)) of the axial tables."""
+        """Return ((rows, width), (rows, width)) of the two axial tables."""
         shape = self.axial_shape
         if shape is None:
             # Powers of two, so that a longer max_length only adds rows.
@@ -234,13 +260,24 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Not in the paper: what people use today.
     "flash-transformer": {"attention": ("sdpa",), "head_groups": 1, "residual": "standard"},
 }
-"""The switches each named model sets; every other field keeps its value."""
+"""The switches that each named model sets; every other field has its default."""
 
 
 def preset(name: str, **fields: Any) -> ModelConfig:
-    """The model of that name, with fields of your own on top.
+    """Return the config of a named model, changed by fields of your own.
 
-    Raises ValueError with the names there are.
+    Args:
+        name: A row of the paper's Table 3 (``transformer``, ``reversible-transformer``,
+            ``chunked-reversible-transformer``, ``lsh-transformer``, ``reformer``), or
+            ``flash-transformer``.
+        **fields: Fields of ModelConfig, which win over the preset's.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: There is no preset of that name, or a field is impossible (see ModelConfig); the
+            text names what is allowed.
     """
     if name not in PRESETS:
         raise ValueError(f"{name!r} is not a preset (allowed: {', '.join(PRESETS)})")

@@ -1,4 +1,4 @@
-"""Record: a case, its outcome and everything measured, as one line of a result file.
+"""A record is a case, its outcome and everything measured, as one line of a result file.
 
 Memory is in bytes, time in milliseconds. What was not measured is None, never zero.
 """
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
     KILLED = "killed"
     ERROR = "error"
     SKIPPED = "skipped"
-    """Not tried, because a shorter length of the same series already ran out."""
+    """It was not tried, because a shorter length of the same series already ran out."""
 
 
 class _Part(BaseModel):
@@ -37,19 +37,19 @@ class _Part(BaseModel):
 
 
 class Breakdown(_Part):
-    """What the live bytes at the allocated peak are; the five add up to the peak."""
+    """What the bytes alive at the allocated peak are; the five add up to the peak."""
 
     parameters_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
     activations_bytes: int
-    """Made in a forward phase and still alive when it ends: kept for the backward pass."""
+    """What a forward phase made that is still alive when it ends, kept for the backward pass."""
     temporaries_bytes: int
-    """Everything else: alive only inside the phase that made it."""
+    """Everything else, which is alive only inside the phase that made it."""
 
     @property
     def total_bytes(self) -> int:
-        """The peak."""
+        """The peak, which is their sum."""
         return (
             self.parameters_bytes
             + self.gradients_bytes
@@ -60,7 +60,9 @@ class Breakdown(_Part):
 
 
 class PhasePeak(_Part):
-    """The framework allocator's peaks while one phase ran, counting what was alive before it."""
+    """The peaks of the framework's allocator while one phase ran, counting what was alive before
+    it.
+    """
 
     phase: Phase
     allocated_bytes: int
@@ -73,11 +75,13 @@ class AllocatorMemory(_Part):
 
     source: Literal["cuda-allocator", "cpu-allocator-events", "fake-tensor"]
     cold: tuple[PhasePeak, ...]
-    """The first step, and the build before it."""
+    """The phases of the first step, and the build before it."""
     warm: tuple[PhasePeak, ...] = ()
-    """A later step, in which gradients and optimizer state already have their places."""
+    """The phases of a later step, in which gradients and optimizer state already have their
+    places."""
     breakdown: Breakdown | None = None
-    """At the allocated peak of the warm step (of the cold one, where there is no other)."""
+    """What the allocated peak of the warm step is made of (of the cold one, where there is no
+    other)."""
     breakdown_phase: Phase | None = None
 
     @property
@@ -99,8 +103,8 @@ class NvmlMemory(_Part):
     device_peak_bytes: int
     process_peak_bytes: int | None = None
     process_source: Literal["process", "device-delta"]
-    """``device-delta``: NVML can't see this process (a container), so the device's growth stands
-    in."""
+    """``device-delta`` where NVML can't see this process (as in a container), so that the growth of
+    the device's memory is recorded instead."""
     energy_mj: int | None = None
     mean_power_mw: int | None = None
     n_samples: int
@@ -108,33 +112,34 @@ class NvmlMemory(_Part):
 
 
 class HostMemory(_Part):
-    """The process's resident set."""
+    """The process's resident set: its memory by the operating system."""
 
     before_bytes: int
-    """After imports, before the case."""
+    """What it was after imports, before the case."""
     peak_bytes: int
-    """High-water mark while the case ran."""
+    """Its high-water mark while the case ran."""
 
 
 class Memory(_Part):
-    """Every peak, each under the name of who saw it."""
+    """Every peak, each under the name of what measured it."""
 
     allocator: AllocatorMemory | None = None
     nvml: NvmlMemory | None = None
     host: HostMemory | None = None
     predicted_peak_bytes: int | None = None
-    """Of the allocator, from a run on fake tensors."""
+    """The allocator's peak, as predicted by a run on fake tensors."""
     predicted_places: dict[str, dict[str, int]] | None = None
-    """Bytes at the predicted peak, by part of the model and then by kind of memory."""
+    """What is alive at the predicted peak, in bytes, by part of the model and then by kind of
+    memory."""
 
     @property
     def peak_bytes(self) -> int | None:
-        """The allocator's peak: the figure tables and plots show."""
+        """The allocator's peak, which is the figure that tables and plots show."""
         return None if self.allocator is None else self.allocator.peak_allocated_bytes
 
 
 class StepSample(_Part):
-    """The time of one step, by phase; phases a workload lacks are None."""
+    """The time of one step, by phase; phases that a workload lacks are None."""
 
     total_ms: float
     forward_ms: float | None = None
@@ -143,37 +148,37 @@ class StepSample(_Part):
 
 
 class Timing(_Part):
-    """Every sample of every phase."""
+    """Every timed step, with its phases."""
 
     build_ms: float
     cold: StepSample
-    """The first step of the process. On the CPU it runs under the memory profiler."""
+    """The first step of the process; on the CPU it runs under the memory profiler."""
     warm: tuple[StepSample, ...]
-    """Steps after warm-up, in order."""
+    """The steps after warm-up, in order."""
     n_warmup: int
     tokens_per_second: float | None = None
-    """Tokens of a step over the median warm step."""
+    """The tokens of a step, divided by the median time of a warm step."""
     flops: int | None = None
-    """Matrix-product operations of one step, counted by torch.utils.flop_counter."""
+    """The FLOPs of one step's matrix products, counted by torch.utils.flop_counter."""
     matmul_flops_per_second: float | None = None
-    """What one large matrix product reached on this device, in the model's dtype."""
+    """The speed that one large matrix product reached on this device, in the model's dtype."""
 
 
 class Quality(_Part):
     """How near LSH attention comes to full attention on the same vectors, one head at a time."""
 
     inputs: Literal["planted", "random"]
-    """``planted``: each query has a few close neighbours that hold nearly all of its attention;
-    ``random``: none has, and attention spreads over everything."""
+    """``planted`` where each query has a few close neighbours that hold nearly all of its
+    attention; ``random`` where none has, and attention spreads over everything."""
     relative_error: float
     """‖LSH output − full output‖ / ‖full output‖ over the queries looked at."""
     mass_caught: float
-    """Mean share of a query's full attention that lies on keys it sees in any round."""
+    """The mean share of a query's full attention that lies on keys it sees in any round."""
     n_queries: int
 
 
 class Overhead(_Part):
-    """What the harness itself took for this case."""
+    """The time that this package itself took to start and stop the case."""
 
     start_ms: float
     """From asking for a worker to the worker's first line."""
@@ -182,7 +187,7 @@ class Overhead(_Part):
 
 
 class Environment(_Part):
-    """Where a run was made; taken once a run and repeated on every record."""
+    """Where a run was made; it is found out once a run and repeated on every record."""
 
     device_kind: Literal["cpu", "cuda"]
     device_name: str
@@ -197,10 +202,10 @@ class Environment(_Part):
     python_version: str
     torch_version: str
     torch_build: str
-    """``cpu`` or the CUDA version torch was built for."""
+    """``cpu``, or the CUDA version that torch was built for."""
     package_version: str
     allocator_settings: str
-    """PYTORCH_ALLOC_CONF on CUDA, the C library's on the CPU; empty when unset."""
+    """PYTORCH_ALLOC_CONF on CUDA, the C library's settings on the CPU; empty when unset."""
     commit: str | None = None
     hostname_hash: str
     """Tells two machines apart without naming them."""
@@ -208,7 +213,7 @@ class Environment(_Part):
 
 
 class Record(_Part):
-    """One line of a result file."""
+    """A case, its outcome and everything measured: one line of a result file."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     case_id: str
@@ -217,19 +222,20 @@ class Record(_Part):
     message: str | None = None
     """What went wrong, in one line, when the outcome is not ok."""
     started_at: str
-    """ISO 8601, UTC."""
+    """When the case began, in ISO 8601, UTC."""
     wall_ms: float
     memory: Memory = Memory()
     timing: Timing | None = None
     quality: tuple[Quality, ...] = ()
-    """LSH attention against full attention; only of the workload ``attention``."""
+    """How near LSH attention comes to full attention; measured by the workload ``attention``
+    only."""
     overhead: Overhead | None = None
     settings: dict[str, str] = Field(default_factory=dict)
-    """What the implementation was pinned to, and which kernel ``auto`` became."""
+    """How the implementation was set, and which kernel ``auto`` became."""
     environment: Environment
 
 
 def json_schema() -> dict[str, object]:
-    """The JSON Schema of a record."""
+    """Return the JSON Schema of a record."""
     schema = Record.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,4 +1,4 @@
-"""Suite: what one TOML file says is to be measured, and where such files are found."""
+"""A suite is what one TOML file says is to be measured."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ ModelTable: Any = create_model(
     checkpoint=(str | None, None),
     **{name: (field.annotation, field) for name, field in ModelConfig.model_fields.items()},  # type: ignore[call-overload]
 )
-"""Some fields of a ModelConfig; ``fields_of`` tells which. Also ``checkpoint``: a folder saved by
-transformers that fields and weights come from, set aside before the model is put together."""
+"""Some fields of a ModelConfig; ``fields_of`` tells which. It may also have ``checkpoint``, a
+folder saved by transformers that fields and weights come from, which is set aside before the model
+is put together."""
 
 
 def fields_of(table: BaseModel) -> dict[str, Any]:
-    """The fields that a table sets, as JSON values."""
+    """Return the fields that a table sets, as JSON values."""
     return table.model_dump(mode="json", exclude_unset=True)
 
 
 def _as_lengths(value: Any) -> Any:
-    """Lengths from ``"512..64K"``, a number, or a list of numbers and such texts."""
+    """Read lengths from ``"512..64K"``, a number, or a list of numbers and such texts."""
     if isinstance(value, str):
         return parse_lengths(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -61,14 +62,14 @@ def _as_lengths(value: Any) -> Any:
 
 
 def _as_counts(value: Any) -> Any:
-    """Batch sizes from ``"1,2"``, a number or a list of numbers."""
+    """Read batch sizes from ``"1,2"``, a number or a list of numbers."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(","))
     return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _as_names(value: Any) -> Any:
-    """Names from ``"train_step,forward"`` or a list."""
+    """Read names from ``"train_step,forward"`` or a list."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
@@ -81,7 +82,7 @@ Workloads = Annotated[tuple[Workload, ...], Field(min_length=1), BeforeValidator
 
 
 class Variant(_Table):
-    """One model of a suite: a preset, fields on top of it, and whose code runs it."""
+    """A model of a suite: a preset, fields on top of it, and whose code runs it."""
 
     preset: str | None = None
     implementation: Implementation = "native"
@@ -96,17 +97,17 @@ class Variant(_Table):
 
 
 class DeviceTable(_Table):
-    """What differs on one kind of device: lengths, model, and how long things may take."""
+    """What is different on one kind of device: lengths, model, and how long things may take."""
 
     lengths: Lengths | None = None
     model: ModelTable = Field(default_factory=ModelTable)
     case_timeout_s: Seconds = 600.0
-    """A case that takes longer is killed."""
+    """A case that takes longer than this is killed."""
     total_time_s: Seconds | None = None
-    """A case that is not going to end within this time of the run's start is not started."""
+    """A case is not started if it isn't going to end within this time of the run's start."""
     min_samples: Annotated[int, Field(ge=0)] = 1
     max_samples: Annotated[int, Field(ge=0)] = 20
-    """0: the cold step alone is run, for cases whose step takes minutes."""
+    """With 0 the cold step alone is run, for cases whose step takes minutes."""
     sample_time_s: Seconds = 2.0
     """Timed steps of a case go on for this long, within the two numbers of samples."""
 
@@ -120,27 +121,28 @@ class DeviceTable(_Table):
 
 
 class Suite(_Table):
-    """What is measured: every variant at every length, batch and workload; or other suites.
+    """What is measured: every variant at every length, batch and workload; or other
+    suites.
 
     A model is put together from, in growing precedence: ``model``, the device's ``model``, the
-    variant's preset, a checkpoint, the variant's ``model``.
+    variant's preset, a checkpoint, and the variant's ``model``.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     description: str
     claim: str | None = None
-    """Which table, figure or sentence of the paper it belongs to."""
+    """The table, figure or sentence of the paper that it belongs to."""
     expected_minutes: dict[DeviceKind, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     model: ModelTable = Field(default_factory=ModelTable)
     workloads: Workloads = ("train_step",)
     includes: Names = ()
-    """Suites that make up this one, which then has no variants of its own: one run measures them
-    all, each by its own limits."""
+    """The suites that make up this one, which then has no variants of its own: one run measures
+    them all, each by its own limits."""
     lengths: Lengths = ()
     batches: Counts | None = None
-    """None: one sequence, unless ``tokens`` is given."""
+    """None stands for one sequence, unless ``tokens`` is given."""
     tokens: Count | None = None
-    """Tokens of a step, the same at every length: batch = tokens / length."""
+    """How many tokens a step has, the same at every length: batch = tokens / length."""
     optimizer: Optimizer = "adam"
     seed: int = 0
     variants: Annotated[dict[str, Variant], Field(min_length=1)] = Field(default_factory=dict)
@@ -173,15 +175,15 @@ class Suite(_Table):
         return self
 
     def on(self, kind: DeviceKind) -> DeviceTable:
-        """The table of a kind of device; its defaults where the suite has none."""
+        """Return the table of a kind of device; its defaults where the suite has none."""
         return self.device.get(kind, DeviceTable())
 
     def lengths_on(self, kind: DeviceKind) -> tuple[int, ...]:
-        """Lengths to measure there, shortest first, each once."""
+        """Return the lengths to measure there, shortest first, each once."""
         return tuple(sorted(set(self.on(kind).lengths or self.lengths)))
 
     def batches_at(self, length: int) -> tuple[int, ...]:
-        """Batch sizes at a length. Raises ValueError where ``tokens`` does not divide."""
+        """Return the batch sizes at a length; ValueError where ``tokens`` does not divide."""
         if self.tokens is None:
             return self.batches or (1,)
         if self.tokens % length:
@@ -190,7 +192,7 @@ class Suite(_Table):
 
 
 def load_suite(path: Path) -> Suite:
-    """The suite in a file. Raises InputError naming file, key, value and what is allowed."""
+    """Load the suite in a file; InputError names file, key, value and what is allowed."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -201,19 +203,20 @@ def load_suite(path: Path) -> Suite:
 
 
 def suite_folder() -> Path:
-    """Where the suites that come with the package are: in the wheel, or in a checkout."""
+    """Return where the suites that come with the package are: in the wheel, or in a checkout."""
     package = Path(__file__).resolve().parent.parent
     shipped = package / "_suites"
     return shipped if shipped.is_dir() else package.parent / "suites"
 
 
 def shipped_suites() -> list[Suite]:
-    """Every suite that comes with the package, by name."""
+    """Return every suite that comes with the package, by name."""
     return [load_suite(path) for path in sorted(suite_folder().glob("*.toml"))]
 
 
 def parts_of(suite: Suite) -> list[Suite]:
-    """The suites that a suite includes, in its order; itself where it includes none.
+    """Return the suites that a suite includes, in its order; itself where it includes
+    none.
 
     Raises InputError where one doesn't exist or includes others itself.
     """
@@ -230,7 +233,7 @@ def parts_of(suite: Suite) -> list[Suite]:
 
 
 def find_suite(name: str) -> Suite:
-    """A suite by its name, or from the user's own file when ``name`` is a path.
+    """Find a suite by its name, or in the user's own file when ``name`` is a path.
 
     Raises InputError with the names there are.
     """

@@ -1,4 +1,4 @@
-"""Tolerances: by how much each figure of a case may grow before that is a regression."""
+"""Tolerances say by how much each figure of a case may grow before that is a regression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reformer_bench.spec.units import MIB, format_bytes, parse_bytes
 
 
 class Metric(StrEnum):
-    """A figure that is compared, by who saw it."""
+    """The figures that are compared, by what measured them."""
 
     PREDICTED = "predicted"
     ALLOCATED = "allocated"
@@ -35,11 +35,11 @@ class Metric(StrEnum):
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What growth is let pass: up to a share of the old figure, or up to a number of bytes."""
+    """The growth that is allowed: up to a share of the old figure, or up to a number of bytes."""
 
     share: float
     at_least_bytes: int = 0
-    """Growth of no more bytes than this passes whatever its share."""
+    """Growth of no more bytes than this is allowed, whatever its share."""
     gate: bool = True
     """Whether growth beyond it is a regression; False: it is only shown."""
 
@@ -61,11 +61,11 @@ DEFAULTS: dict[Metric, Tolerance] = {
     Metric.RESIDENT: Tolerance(0.10, 64 * MIB),
     Metric.TIME: Tolerance(0.25, gate=False),
 }
-"""Where no rule says otherwise."""
+"""The tolerances where no rule says otherwise."""
 
 
 def parse_share(value: Any) -> float:
-    """A share from ``"0.5%"`` or a number (0.005). ValueError for anything else."""
+    """Read a share from ``"0.5%"`` or a number (0.005); ValueError for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
@@ -79,16 +79,18 @@ Size = Annotated[int, Field(ge=0), BeforeValidator(parse_bytes)]
 
 
 class Rule(BaseModel):
-    """What it says, for the cases and the metric it names; what it leaves out, it leaves alone."""
+    """A tolerance for the cases and the metric that it names; what it doesn't name it
+    leaves alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     suite: str | None = None
     variant: str | None = None
     case: str | None = None
-    """A case's id."""
+    """The id of the one case that it is for."""
     metric: Metric | None = None
-    """None: all of them."""
+    """None stands for all metrics."""
     tolerance: Share | None = None
     at_least: Size | None = None
     gate: bool | None = None
@@ -101,13 +103,15 @@ class Rule(BaseModel):
 
     @property
     def specificity(self) -> tuple[bool, bool, bool, bool]:
-        """Greater for the rule that wins: a case's beats a variant's, that a suite's."""
+        """A number that is greater for the rule that wins: a case's beats a variant's, and that a
+        suite's.
+        """
         named = (self.case, self.variant, self.suite, self.metric)
         case, variant, suite, metric = (value is not None for value in named)
         return case, variant, suite, metric
 
     def covers(self, case: Case, metric: Metric) -> bool:
-        """Whether it is about that figure of that case."""
+        """Whether the rule is about that figure of that case."""
         wanted = (
             (self.case, case.id),
             (self.variant, case.variant),
@@ -118,16 +122,16 @@ class Rule(BaseModel):
 
 
 class Tolerances(BaseModel):
-    """Rules, the most specific of which wins; of two equally specific ones the later."""
+    """Rules, of which the most specific wins; of two equally specific ones the later."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tolerance: tuple[Rule, ...] = ()
     override: tuple[Rule, ...] = Field(default=(), exclude=True)
-    """From the command line: these win over all of a file's."""
+    """Rules from the command line, which win over all of a file's."""
 
     def of(self, case: Case, metric: Metric) -> Tolerance:
-        """What holds for a figure of a case, field by field."""
+        """Return what holds for a figure of a case, field by field."""
         found = DEFAULTS[metric]
         for rule in (*_by_specificity(self.tolerance), *_by_specificity(self.override)):
             if rule.covers(case, metric):
@@ -135,7 +139,7 @@ class Tolerances(BaseModel):
         return found
 
     def with_options(self, options: Iterable[str]) -> Tolerances:
-        """With ``[VARIANT:]METRIC=SHARE`` options on top. Raises InputError for any other text."""
+        """Add ``[VARIANT:]METRIC=SHARE`` options on top; InputError for any other text."""
         return self.model_copy(update={"override": tuple(map(parse_option, options))})
 
 
@@ -152,7 +156,7 @@ def _changed(old: Tolerance, rule: Rule) -> Tolerance:
 
 
 def parse_option(text: str) -> Rule:
-    """The rule of ``allocated=0.5%``, ``reformer:time=30%`` or ``time=off``.
+    """Read a rule from ``allocated=0.5%``, ``reformer:time=30%`` or ``time=off``.
 
     A share switches the gate on; ``off`` switches it off.
     """
@@ -174,7 +178,7 @@ def parse_option(text: str) -> Rule:
 
 
 def load_tolerances(path: Path) -> Tolerances:
-    """The rules of a TOML file, one ``[[tolerance]]`` table each.
+    """Load the rules of a TOML file, one ``[[tolerance]]`` table each.
 
     Raises InputError naming file, key, value and what is allowed.
     """

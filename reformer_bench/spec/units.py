@@ -1,4 +1,6 @@
-"""Units: bytes, token counts and length lists, between what people write and what code holds."""
+"""Conversion of bytes, token counts and length lists between what people write and what
+code holds.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _BYTE_UNITS = {
 
 
 def parse_bytes(text: str | int) -> int:
-    """Bytes from text such as ``16GiB``, ``512 MiB``, ``1.5GB`` or a bare count of bytes.
+    """Read bytes from text such as ``16GiB``, ``512 MiB``, ``1.5GB`` or a bare count of
+    bytes.
 
     Raises ValueError with what was given and what is allowed.
     """
@@ -40,7 +43,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def format_bytes(count: float | None) -> str:
-    """Bytes as people read them, in binary units with three figures: ``216.7 MiB``."""
+    """Write bytes as people read them, in binary units with three figures: ``216.7 MiB``."""
     if count is None:
         return "–"
     for unit, size in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
@@ -52,7 +55,7 @@ def format_bytes(count: float | None) -> str:
 
 
 def format_tokens(count: int) -> str:
-    """A sequence length as people read it: 512, 4K, 64K, 1M; exact counts stay exact."""
+    """Write a sequence length as people read it: 512, 4K, 64K, 1M; exact counts stay exact."""
     for unit, size in (("M", MIB), ("K", KIB)):
         if count >= size and count % size == 0:
             return f"{count // size}{unit}"
@@ -60,7 +63,7 @@ def format_tokens(count: int) -> str:
 
 
 def parse_length(text: str) -> int:
-    """A sequence length from ``4096``, ``4K`` or ``1M`` (K = 1024, M = 1024²)."""
+    """Read a sequence length from ``4096``, ``4K`` or ``1M`` (K = 1024, M = 1024²)."""
     match = re.fullmatch(r"\s*(\d[\d_]*)\s*([kKmM]?)\s*", text)
     if match is None or int(match[1]) == 0:
         raise ValueError(
@@ -71,9 +74,10 @@ def parse_length(text: str) -> int:
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
-    """Sequence lengths from ``512,1024`` or ``512..65536`` (every doubling), or a mix of both.
+    """Read sequence lengths from ``512,1024``, from ``512..65536`` (every doubling), or a mix of
+    both.
 
-    Returns them sorted, each once. Raises ValueError with what was given and what is allowed.
+    They come back sorted, each once. Raises ValueError with what was given and what is allowed.
     """
     lengths: set[int] = set()
     for item in text.split(","):

@@ -47,6 +47,22 @@ def test_without_records_nothing_is_judged_and_every_claim_of_the_paper_is_there
     assert len(found) == len(CLAIMS) == 13
 
 
+def test_without_records_it_is_said_which_suite_would_measure_the_claim():
+    assert (
+        verdict("linear-lsh", []).sentence == "No run has a record of the suite attention-scaling."
+    )
+    assert verdict("table-3", []).sentence.endswith("of the suite table-3 or table-3-width.")
+
+
+def test_a_fit_says_which_sizes_it_leaves_out():
+    x = [256, 512, 1024, 2048, 4096]
+    fit = fit_power([Point(n, 1e6 + n**2) for n in x])
+    assert fit is not None
+    assert len(fit.unsettled) == 2
+    note = judged(power(2, "memory"), fit, "measured").note
+    assert "without the smallest 2 sizes, where the exponent still changes" in note
+
+
 def test_a_leaner_model_that_is_larger_refutes_the_order_alone():
     heavier = [
         one if one.case.variant != "reformer" or one.case.suite != "table-3" else made(

@@ -57,13 +57,19 @@ def test_depth_and_dtype_are_compared_by_their_own_figures():
     depth, narrow = remarks(records)
     # 136 MiB of each peak are neither activations nor parameters, gradients and state.
     assert depth == (
-        "From 2 to 8 layers, what a stack needs besides its parameters and gradients grows 3.65 "
+        "From 2 to 8 layers, the memory of a stack besides its parameters and gradients grows 3.65 "
         "times in a standard one (to 4.13 GiB), 1.88 times in a checkpointed one (to 2.13 GiB) and "
         "1.00 times in a reversible one (to 1.13 GiB); a step of 8 layers takes 800, 800 and 800 "
         "ms (depth-scaling)."
     )
     assert "bfloat16" in narrow
     assert "0.50 times the time" in narrow
+
+
+def test_a_single_length_is_no_range():
+    pair = ("reformer", 50.0), ("flash-transformer", 100.0)
+    records = [record(name, 512, samples_ms=[ms, ms], suite="seq-scaling") for name, ms in pair]
+    assert remarks(records)[0].endswith("at every length measured (seq-scaling, 512 tokens).")
 
 
 def test_nothing_measured_nothing_said():

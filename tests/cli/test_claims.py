@@ -49,7 +49,7 @@ def test_one_refuted_is_exit_code_1_whatever_else_holds(capsys, supporting, tmp_
 def test_nothing_judged_is_exit_code_4(capsys, tmp_path):
     code, _, err = run(capsys, save(tmp_path / "run", [record()]))
     assert code == 4
-    assert err == "Error: nothing could be judged by these records\n"
+    assert err == "Error: no claim could be judged by these runs\n"
 
 
 def test_json_has_the_points_and_is_strict_json(capsys, supporting):
@@ -68,7 +68,7 @@ def test_runs_of_two_devices_are_refused_in_one_line(capsys, supporting, tmp_pat
     other = save(tmp_path / "other", [record(device="cuda")])
     code, _, err = run(capsys, supporting, other)
     assert code == 2
-    assert "one machine at a time" in err
+    assert "give one machine's runs" in err
     assert err.count("\n") == 1
 
 

@@ -139,7 +139,7 @@ def test_nothing_measured_is_exit_code_4_and_its_records_are_kept(
     code, text, errors = run_failing(capsys, monkeypatch, "--suite", suite, "--out", out, "-q")
     assert code == 4
     assert text == ""
-    assert errors == "Error: nothing was measured: no case ended with outcome ok\n"
+    assert errors == "Error: no case finished, so nothing was measured\n"
     assert [r.outcome for r in load_run(out).records] == [Outcome.HOST_OOM, Outcome.SKIPPED]
 
 

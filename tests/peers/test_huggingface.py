@@ -148,6 +148,31 @@ def test_what_cannot_be_expressed_is_refused_by_name(fields, named):
         to_native(hf_model(**fields))
 
 
+@pytest.mark.parametrize("length", [17, 32, 100, 128, 1008])
+@pytest.mark.parametrize("chunk_length", [2, 16])
+def test_buckets_left_open_are_chosen_by_the_first_sequence_as_they_choose(length, chunk_length):
+    fields = {"num_buckets": None, "lsh_attn_chunk_length": chunk_length}
+    theirs = hf_model(**fields, max_position_embeddings=1024, axial_pos_shape=[32, 32]).eval()
+    native = to_native(theirs, length=length)
+    inputs, _ = tokens(length=length)
+    with torch.no_grad():
+        expected = theirs(inputs).logits
+        assert float((expected - native(inputs)).abs().max()) < 1e-4
+    chosen = theirs.config.num_buckets
+    assert native.config.n_buckets == (tuple(chosen) if isinstance(chosen, list) else chosen)
+    # The choice is theirs for good, so that no length has to be said any more.
+    assert to_native(theirs).config == native.config
+
+
+def test_a_number_of_buckets_that_is_set_stays():
+    assert to_native(hf_model(num_buckets=[2, 4]), length=1024).config.n_buckets == (2, 4)
+
+
+def test_a_first_sequence_of_one_chunk_chooses_no_buckets():
+    with pytest.raises(ValueError, match="longer than one chunk of 16 tokens"):
+        to_native(hf_model(num_buckets=None), length=16)
+
+
 def test_another_class_is_refused():
     with pytest.raises(ValueError, match="got a ReformerModel"):
         to_native(hf_model().reformer)

@@ -54,7 +54,7 @@ def test_the_verdict_and_each_figure_with_its_bounds_are_written():
     legend = ax.get_legend()
     assert legend is not None
     words = [text.get_text() for text in legend.get_texts()]
-    assert words[0].startswith("memory in chunks\n1.00")
+    assert words[0].startswith("memory with chunks\n1.00")
     assert words[0].endswith("expected ≤ 0.25, refuted")
     assert words[1].endswith("expected 0.75 to 1.25")
 

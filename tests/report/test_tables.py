@@ -38,7 +38,7 @@ def test_a_case_of_one_step_shows_its_cold_speed() -> None:
     timing = one.timing.model_copy(update={"cold": cold, "warm": (), "tokens_per_second": None})
     text = render(summary_table([one.model_copy(update={"timing": timing})]))
     assert "2.00 cold" in text
-    assert "Cold: of the only step" in text
+    assert "Cold: the first step is the only one" in " ".join(text.split())
 
 
 def test_a_run_of_predictions_has_no_throughput() -> None:
@@ -75,6 +75,11 @@ def test_cells_say_why_a_case_did_not_finish() -> None:
     assert "predicted not to fit" in text
 
 
+def test_where_nothing_finished_the_note_says_that_there_is_no_peak() -> None:
+    text = render(summary_table([record("transformer", 512, Outcome.TIMEOUT)]))
+    assert "no case finished, so no peak was measured" in " ".join(text.split())
+
+
 def test_the_best_figure_of_a_row_is_bold() -> None:
     records = [record("transformer", peak=300 * MIB), record("reformer", peak=100 * MIB)]
     text = render(summary_table(records), styles=True)
@@ -92,7 +97,7 @@ def test_a_single_variant_has_no_best() -> None:
 )
 def test_a_large_spread_is_told(samples: tuple[float, ...], warns: bool) -> None:
     text = render(summary_table([record(samples_ms=samples)]))
-    assert ("Samples scatter" in text) is warns
+    assert ("Samples scatter" in " ".join(text.split())) is warns
     if warns:
         assert "67% of the median (reformer at 1K)" in " ".join(text.split())
 
@@ -121,10 +126,11 @@ def test_finished_without_samples_is_not_a_zero() -> None:
 
 def test_details_name_every_peak() -> None:
     text = render(detail_table([record(device="cuda", predicted=220 * MIB)]))
-    for name in ("allocated", "reserved", "NVML", "process", "resident", "predicted", "harness"):
+    for name in ("allocated", "reserved", "NVML", "process", "resident", "predicted", "overhead"):
         assert name in text
     assert "median of 3 samples, interquartile range 1 ms (1.0%)" in text
     assert "of the speed of one large matrix product" in text
+    assert "that reformer-bench took to start and stop the case" in text
 
 
 def test_details_show_the_message_of_a_failure() -> None:

@@ -60,7 +60,7 @@ def test_a_case_predicted_over_the_budget_is_not_started_and_says_how_much(write
     assert started == cases[:2]
     assert records[2].outcome is Outcome.OVER_BUDGET
     assert records[2].message == (
-        "not started: predicted to take 128 MiB, more than the 64 MiB there are"
+        "not started: predicted to take 128 MiB, more than the 64 MiB available"
     )
     assert [r.memory.predicted_peak_bytes for r in records] == [n * MIB for n in (32, 64, 128)]
 

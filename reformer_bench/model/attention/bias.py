@@ -15,7 +15,7 @@ from reformer_bench.model.attention.plan import ChunkPlan
 
 
 def with_previous(rows_NKC: Tensor) -> Tensor:
-    """Each chunk behind the one before it, a view [N, J, 2C, …] of chunks [N, J+1, C, …]."""
+    """Return each chunk behind the one before it, a view [N, J, 2C, …] of chunks [N, J+1, C, …]."""
     n, k, c = rows_NKC.shape[:3]
     strides = rows_NKC.stride()
     return rows_NKC.as_strided((n, k - 1, 2 * c, *rows_NKC.shape[3:]), strides)
@@ -45,7 +45,7 @@ class BiasMaker:
             self._places = (plan.chunk_of_position_NRL(), plan.code_of_position_NRL())
 
     def block(self, r: int, chunks: slice) -> Tensor:
-        """Bias [N, J, C, 2C] of a round's chunks."""
+        """Return the bias [N, J, C, 2C] of a round's chunks."""
         plan, c = self._plan, self._plan.chunk_length
         slots = slice(chunks.start * c, (chunks.stop + 1) * c)
         code_NKC = plan.code_NRS[:, r, slots].unflatten(-1, (-1, c)).contiguous()
@@ -67,7 +67,7 @@ class BiasMaker:
         return bias
 
     def _times_seen(self, query: Tensor, key: Tensor) -> Tensor:
-        """N_ij of the paper: in how many places of all rounds the query sees the key."""
+        """Count in how many places of all rounds the query sees the key: N_ij of the paper."""
         assert self._places is not None
         chunk_NRL, code_NRL = self._places
         n, n_rounds, _ = chunk_NRL.shape

@@ -1,7 +1,11 @@
-"""Attention over a chunk plan: rounds combined online, scores of one block of chunks at a time.
+"""Attention over a chunk plan, one hash round and one block of chunks at a time.
 
-B batch, L length, G heads of one group, N = B·G sequences, R rounds, C chunk length, J chunks of
-a block, D head width. Packed rows hold a head's query and value (shared QK) or query, key, value.
+Each round is added to the result as soon as it is computed; no tensor has the rounds of all tokens.
+What ties the rounds together is the log-normaliser: the logarithm of a token's softmax denominator,
+summed over the keys that it sees in all rounds.
+
+B batch, L length, G heads of one group, N = B·G sequences, R rounds, C chunk length, J chunks of a
+block, D head width. Packed rows hold a head's query and value (shared QK) or query, key, value.
 """
 
 from __future__ import annotations
@@ -37,25 +41,25 @@ _MOST_BLOCKS = 16
 
 
 class _Block(NamedTuple):
-    """Sorted rows of a block, as a kernel takes them."""
+    """The sorted rows of a block, as a kernel takes them."""
 
     rows_NI: Tensor
-    """Row of each slot in the packed tensor, the chunk before the first included."""
+    """The row of each slot in the packed tensor, those of the chunk before the first included."""
     q_NKCD: Tensor
-    """Queries of all its chunks, the one before the first included."""
+    """The queries of all its chunks, those of the chunk before the first included."""
     k_NKCD: Tensor
     inverse_length_NKC1: Tensor | None
-    """What made keys of the queries, where they are shared."""
+    """What queries were multiplied by to become keys, where they are shared."""
     v_JNKD: Tensor
 
     def operands(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [J, N, C, D], keys and values [J, N, 2C, D]."""
+        """Return queries [J, N, C, D], and keys and values [J, N, 2C, D]."""
         k_JNKD = with_previous(self.k_NKCD).transpose(0, 1)
         return self.q_NKCD[:, 1:].transpose(0, 1), k_JNKD, self.v_JNKD
 
 
 class _ChunkedAttention(torch.autograd.Function):
-    """Keeps the packed input, the output and its log-normaliser, and the plan's integers."""
+    """Keeps the packed input, the output with its log-normaliser, and the integers of the plan."""
 
     @staticmethod
     def forward(
@@ -84,7 +88,7 @@ class _ChunkedAttention(torch.autograd.Function):
 
 
 class _Call:
-    """One attention call: what its forward and its backward pass share."""
+    """One call of attention: what its forward and its backward pass share."""
 
     def __init__(
         self,
@@ -112,7 +116,7 @@ class _Call:
         )
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Output [B, L, G, D] and log-normaliser [N, L] over all rounds."""
+        """Return the output [B, L, G, D] and the log-normaliser [N, L] over all rounds."""
         if isinstance(self.kernel, TritonKernel):
             return self._fused_forward()
         n, length, d = self.n, self.plan.length, self.settings.d_head
@@ -142,7 +146,7 @@ class _Call:
         return out.transpose(1, 2).contiguous(), normaliser
 
     def _fused_forward(self) -> tuple[Tensor, Tensor]:
-        """The same by the fused programs, which write rows where they belong."""
+        """Do the same by the fused programs, which write rows where they belong."""
         total_PD, normaliser_P = fused_forward(self._fused())
         shape = (self.batch, self.plan.length, self.heads)
         normaliser_NL = normaliser_P.view(shape).transpose(1, 2).reshape(self.n, -1)
@@ -157,14 +161,16 @@ class _Call:
         return FusedCall(self.qkv_Pc, self.plan, self.settings, first_row_N, self.heads)
 
     def _by_row(self, values_NL: Tensor) -> Tensor:
-        """Values of sequences in the order of packed rows, [P]."""
+        """Put values of sequences in the order of packed rows, [P]."""
         return values_NL.view(self.batch, self.heads, -1).transpose(1, 2).reshape(-1)
 
     def _lone_weights(self, alone_NL: Tensor) -> Tensor | None:
         return lone_weights(self.plan, self.settings, alone_NL, self.wide_dtype)
 
     def _round(self, r: int) -> tuple[Tensor, Tensor]:
-        """Output [N, S, D] and log-normaliser [N, S] of one round, in sorted order."""
+        """Return the output [N, S, D] and the log-normaliser [N, S] of one round, in
+        sorted order.
+        """
         c, d = self.plan.chunk_length, self.settings.d_head
         n_slots = self.plan.n_chunks * c
         out_NSD = self.qkv_Pc.new_empty(self.n, n_slots, d)
@@ -173,13 +179,13 @@ class _Call:
         return out_NSD, normaliser_NS
 
     def _fill(self, r: int, out_NSD: Tensor, normaliser_NS: Tensor) -> None:
-        """Writes a round, block by block."""
+        """Write a round, block by block."""
         for chunks in self._blocks():
             key = ("block", self._alike, chunks.stop - chunks.start)
             repeat(key, self._block_forward, r, chunks, out_NSD, normaliser_NS)
 
     def _block_forward(self, r: int, chunks: slice, out_NSD: Tensor, normaliser_NS: Tensor) -> None:
-        """Writes one block's output and log-normaliser."""
+        """Write one block's output and log-normaliser."""
         c = self.plan.chunk_length
         block = self._gather(r, chunks)
         bias = self.bias.block(r, chunks).transpose(0, 1)
@@ -190,7 +196,7 @@ class _Call:
         normaliser_NS[:, slots].unflatten(1, (-1, c)).copy_(normaliser.transpose(0, 1))
 
     def backward(self, dout_BLGD: Tensor, out_BLGD: Tensor, normaliser_NL: Tensor) -> Tensor:
-        """Gradient [P, c] of the packed rows."""
+        """Return the gradient [P, c] of the packed rows."""
         d = self.settings.d_head
         dout_PD, out_PD = dout_BLGD.reshape(-1, d), out_BLGD.reshape(-1, d)
         dqkv_Pc = torch.zeros_like(self.qkv_Pc, dtype=self.wide_dtype)
@@ -215,7 +221,7 @@ class _Call:
         return dqkv_Pc.to(self.qkv_Pc.dtype)
 
     def _round_backward(self, alike: Hashable, r: int, *tensors: Tensor) -> None:
-        """Adds one round's gradient to the packed rows, block by block."""
+        """Add one round's gradient to the packed rows, block by block."""
         for chunks in self._blocks():
             last = chunks.stop == self.plan.n_chunks
             key = ("block backward", alike, chunks.stop - chunks.start, last)
@@ -230,7 +236,7 @@ class _Call:
         normaliser_NL: Tensor,
         dqkv_Pc: Tensor,
     ) -> None:
-        """Adds one block's gradient to the packed rows, in place."""
+        """Add one block's gradient to the packed rows, in place."""
         c, d, n = self.plan.chunk_length, self.settings.d_head, self.n
         block = self._gather(r, chunks)
         query_rows = block.rows_NI[:, c:].reshape(-1)
@@ -276,7 +282,7 @@ class _Call:
         return drows
 
     def _blocks(self) -> Iterator[slice]:
-        """Chunks of each block, for all sequences at once."""
+        """Return the chunks of each block, for all sequences at once."""
         c, n_chunks = self.plan.chunk_length, self.plan.n_chunks
         least = -(-_LEAST_BLOCK_SLOTS // (c * self.n))
         size = max(1, least, -(-n_chunks // _MOST_BLOCKS))
@@ -284,12 +290,16 @@ class _Call:
             yield slice(start, min(start + size, n_chunks))
 
     def _positions(self, r: int, chunks: slice) -> Tensor:
-        """Positions [N, I] in the block's slots, the chunk before the first included."""
+        """Return the positions [N, I] in the block's slots, those of the chunk before the first
+        included.
+        """
         c = self.plan.chunk_length
         return self.plan.order_NRS[:, r, chunks.start * c : (chunks.stop + 1) * c]
 
     def _gather(self, r: int, chunks: slice) -> _Block:
-        """The block's sorted rows; each chunk's keys are a view of its own and the previous."""
+        """Gather the block's sorted rows; each chunk's keys are a view of its own and the previous
+        chunk.
+        """
         c, d, n = self.plan.chunk_length, self.settings.d_head, self.n
         rows_NI = self._positions(r, chunks) * self.heads + self._first_row_N1
         packed = self.qkv_Pc.index_select(0, rows_NI.view(-1)).view(n, -1, c, self.qkv_Pc.shape[1])
@@ -306,7 +316,9 @@ def chunked_attention(
     settings: AttentionSettings,
     kernel: ChunkKernel | TritonKernel,
 ) -> Tensor:
-    """Output [B, L, G, D] of packed rows over a plan for B·G sequences; differentiable."""
+    """Return the output [B, L, G, D] of packed rows over a plan for B·G sequences,
+    differentiably.
+    """
     dtype = torch.float64 if qkv_BLGc.dtype == torch.float64 else torch.float32
     bias = BiasMaker(plan, settings, dtype)
     return _ChunkedAttention.apply(qkv_BLGc, plan, bias, settings, kernel)

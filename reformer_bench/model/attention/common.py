@@ -14,10 +14,12 @@ from torch import Tensor
 from reformer_bench.spec.model import LshKernel, ModelConfig
 
 SELF_PENALTY = 1e5
-"""A token's own score is lowered by this when queries and keys are shared (paper, section 2)."""
+"""What is subtracted from a token's score for itself when queries and keys are shared (paper,
+section 2)."""
 
 PADDING_PENALTY = 1e9
-"""A padding key's score is lowered by this: finite, so that rows of padding stay finite."""
+"""What is subtracted from the score of a padding key; it is finite, so that rows of padding stay
+finite."""
 
 _KEY_EPSILON = 1e-6
 
@@ -53,7 +55,7 @@ class AttentionSettings:
 
     @staticmethod
     def of(config: ModelConfig, layer: int) -> AttentionSettings:
-        """The settings of a layer."""
+        """Return the settings of a layer."""
         shared = config.shares_qk(layer)
         plain = shared and config.shared_qk_scale == "none"
         local = config.kind(layer) == "local"
@@ -73,21 +75,24 @@ class AttentionSettings:
 
 
 def unit_keys(q: Tensor) -> Tensor:
-    """Keys of unit length from queries [..., D]: k = q / ‖q‖ (paper, section 2, shared QK).
+    """Make keys of unit length from queries [..., D]: k = q / ‖q‖ (paper, section 2,
+    shared QK).
 
-    By the root mean square with an epsilon, as transformers has it, so that zero stays finite.
+    It divides by the root mean square with an epsilon, as transformers does, so that zero stays
+    finite.
     """
     return q * inverse_length(q)
 
 
 def inverse_length(q: Tensor) -> Tensor:
-    """What unit_keys multiplies q [..., D] by, [..., 1]."""
+    """Return what unit_keys multiplies q [..., D] by, [..., 1]."""
     length = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
     return torch.rsqrt(length.square().add(_KEY_EPSILON * q.shape[-1]))
 
 
 def unit_keys_backward(dk: Tensor, k: Tensor, inverse_length: Tensor) -> Tensor:
-    """Gradient with respect to q of k = unit_keys(q), given that of k; shapes [..., D].
+    """Return the gradient with respect to q of k = unit_keys(q), given that of k; shapes
+    [..., D].
 
     Moving q along k leaves k as it is: (dk − k (k·dk)) / ‖q‖.
     """
@@ -96,7 +101,7 @@ def unit_keys_backward(dk: Tensor, k: Tensor, inverse_length: Tensor) -> Tensor:
 
 
 def unpack(qkv_BLGc: Tensor, settings: AttentionSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [B, G, L, D], views where they can be, differentiably."""
+    """Return queries, keys and values [B, G, L, D], as views where they can be, differentiably."""
     heads = qkv_BLGc.transpose(1, 2).split(settings.d_head, dim=-1)
     if settings.shared_qk:
         return heads[0], unit_keys(heads[0]), heads[1]
@@ -106,7 +111,7 @@ def unpack(qkv_BLGc: Tensor, settings: AttentionSettings) -> tuple[Tensor, Tenso
 def hide_unseen_(
     scores: Tensor, settings: AttentionSettings, valid_BL: Tensor | None, first_query: int = 0
 ) -> Tensor:
-    """Lowers, in place, scores [B, G, Lq, Lk] of what the queries may not see.
+    """Lower, in place, the scores [B, G, Lq, Lk] of what the queries may not see.
 
     Queries are the positions from ``first_query`` on, keys those from 0 on.
     """

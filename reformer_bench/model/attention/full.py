@@ -10,7 +10,9 @@ from reformer_bench.model.attention.common import AttentionSettings, hide_unseen
 def full_attention(
     qkv_BLGc: Tensor, settings: AttentionSettings, valid_BL: Tensor | None
 ) -> Tensor:
-    """Output [B, L, G, D] of packed queries, keys and values; keeps [B, G, L, L] for backward."""
+    """Return the output [B, L, G, D] of packed queries, keys and values; [B, G, L, L] is kept for
+    backward.
+    """
     q, k, v = unpack(qkv_BLGc, settings)
     scores = (q * settings.scale) @ k.transpose(-1, -2)
     weights = hide_unseen_(scores, settings, valid_BL).softmax(-1)

@@ -18,9 +18,9 @@ from reformer_bench.model.attention.plan import ChunkPlan
 
 _LEAST_TILE = 16
 _FORWARD_PRODUCTS = 2
-"""Scores, and their product with the values."""
+"""The products are the scores, and theirs with the values."""
 _BACKWARD_PRODUCTS = 5
-"""Scores again, and the gradients of scores, values, queries and keys."""
+"""The products are the scores again, and the gradients of scores, values, queries and keys."""
 
 # An operator that does nothing, and that torch's FLOP counter has a formula for.
 _LIBRARY = torch.library.Library("reformer_bench", "DEF")
@@ -35,7 +35,7 @@ def _flops_of_products(_x: Any, flops: int, *_: Any, **__: Any) -> int:
 
 
 def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None:
-    """Which setting the fused programs don't cover; None when they cover all."""
+    """Name the setting that the fused programs don't cover; None when they cover all."""
     if dtype is torch.float64:
         return "dtype = 'float64'"
     for name, size in (("chunk_length", settings.chunk_length), ("d_head", settings.d_head)):
@@ -49,7 +49,7 @@ def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None
 
 
 class TritonKernel:
-    """Chosen like a ChunkKernel, but runs whole rounds: see fused_forward and fused_backward."""
+    """Is chosen like a ChunkKernel, but runs whole rounds: see fused_forward and fused_backward."""
 
 
 class FusedCall(NamedTuple):
@@ -59,11 +59,11 @@ class FusedCall(NamedTuple):
     plan: ChunkPlan
     settings: AttentionSettings
     first_row_N: Tensor
-    """Row of each sequence's position 0."""
+    """The row of each sequence's position 0."""
     heads: int
 
     def rounds(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """Each round with its pointers: packed rows, order, codes, first rows."""
+        """Yield each round with its pointers: packed rows, order, codes, first rows."""
         for r in range(self.plan.n_rounds):
             order_NS = self.plan.order_NRS[:, r].contiguous()
             code_NS = self.plan.code_NRS[:, r].contiguous()
@@ -71,11 +71,11 @@ class FusedCall(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """A program for each chunk of each sequence."""
+        """The launch grid: a program for each chunk of each sequence."""
         return self.plan.n_chunks, self.first_row_N.shape[0]
 
     def constants(self) -> dict[str, Any]:
-        """What programs are compiled for."""
+        """The constants that programs are compiled for."""
         settings = self.settings
         return {
             "C": self.plan.chunk_length,
@@ -86,7 +86,7 @@ class FusedCall(NamedTuple):
 
 
 def fused_forward(call: FusedCall) -> tuple[Tensor, Tensor]:
-    """Output [P, D] float32 and log-normaliser [P] float32 over all rounds."""
+    """Return the output [P, D] float32 and the log-normaliser [P] float32 over all rounds."""
     n_rows, width = call.qkv_Pc.shape
     total_PD = call.qkv_Pc.new_empty(n_rows, call.settings.d_head, dtype=torch.float32)
     normaliser_P = call.qkv_Pc.new_empty(n_rows, dtype=torch.float32)
@@ -100,7 +100,7 @@ def fused_forward(call: FusedCall) -> tuple[Tensor, Tensor]:
 def fused_backward(
     call: FusedCall, dout_PD: Tensor, out_PD: Tensor, normaliser_P: Tensor, dqkv_Pc: Tensor
 ) -> None:
-    """Adds the gradient of the packed rows to ``dqkv`` [P, c] float32, in place."""
+    """Add the gradient of the packed rows to ``dqkv`` [P, c] float32, in place."""
     along_P = (dout_PD.float() * out_PD.float()).sum(-1)
     sizes = (
         call.plan.order_NRS.shape[-1],
@@ -115,9 +115,10 @@ def fused_backward(
 
 
 def _count(call: FusedCall, products: int) -> None:
-    """Tell whoever counts operations of the products in a launch, which no counter sees into.
+    """Report the FLOPs of a launch's products to whoever counts them; no counter sees into a
+    launch.
 
-    Each chunk's C queries against the 2 C keys of its own chunk and the one before.
+    Each chunk's C queries meet the 2 C keys of its own chunk and the one before.
     """
     n_chunks, sequences = call.grid
     c, d = call.plan.chunk_length, call.settings.d_head

@@ -1,9 +1,10 @@
 """Attention of each chunk's queries over its own and the previous chunk's keys.
 
 J chunks of a block, N sequences, C chunk length, D head width; queries are [J, N, C, D], keys and
-values [J, N, 2C, D], bias [J, N, C, 2C]. The backward pass takes the output and log-normaliser of
-all rounds together: exp(score − normaliser) is then each key's share of the combined softmax, and
-the gradients are those of the combination (paper, section 2, multi-round attention).
+values [J, N, 2C, D], bias [J, N, C, 2C]. The backward pass takes the output and the log-normaliser
+(the logarithm of the softmax denominator) of all rounds together: exp(score − log-normaliser) is
+then each key's share of the combined softmax, and the gradients are those of the combination
+(paper, section 2, multi-round attention).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class ChunkKernel(Protocol):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Output [J, N, C, D] and log-normaliser [J, N, C]."""
+        """Return the output [J, N, C, D] and the log-normaliser [J, N, C]."""
         ...
 
     def backward(
@@ -38,17 +39,17 @@ class ChunkKernel(Protocol):
         normaliser: Tensor,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of queries, keys and values."""
+        """Return the gradients of queries, keys and values."""
         ...
 
 
 class EagerKernel:
-    """Plain operators, any device: the reference for the others."""
+    """Uses plain operators on any device; it is the reference for the others."""
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Output and log-normaliser."""
+        """Return output and log-normaliser, from plain operators."""
         scores = (q @ k.transpose(-1, -2)).to(bias.dtype)
         scores.mul_(scale).add_(bias)
         normaliser = torch.logsumexp(scores, -1)
@@ -66,7 +67,7 @@ class EagerKernel:
         normaliser: Tensor,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of queries, keys and values."""
+        """Return the gradients of queries, keys and values, from plain operators."""
         scores = (q @ k.transpose(-1, -2)).to(normaliser.dtype)
         weights = scores.mul_(scale).add_(bias).sub_(normaliser[..., None]).exp_()
         dv = weights.to(dout.dtype).transpose(-1, -2) @ dout
@@ -77,12 +78,14 @@ class EagerKernel:
 
 
 class FlashCpuKernel:
-    """PyTorch's flash attention for the CPU: scores stay in cache, the normaliser comes along."""
+    """Uses PyTorch's flash attention for the CPU: scores stay in cache, and the log-normaliser
+    comes along.
+    """
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Output and log-normaliser."""
+        """Return output and log-normaliser, from PyTorch's flash attention."""
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, False, attn_mask=bias, scale=scale
         )
@@ -98,7 +101,7 @@ class FlashCpuKernel:
         normaliser: Tensor,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of queries, keys and values."""
+        """Return the gradients of queries, keys and values, from PyTorch's flash attention."""
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             dout, q, k, v, out, normaliser, 0.0, False, attn_mask=bias, scale=scale
         )
@@ -107,7 +110,7 @@ class FlashCpuKernel:
 def chosen_kernel(
     settings: AttentionSettings, device: torch.device, dtype: torch.dtype
 ) -> tuple[LshKernel, ChunkKernel | TritonKernel]:
-    """The kernel of the settings' name, and for ``auto`` the device's default.
+    """Return the kernel of the settings' name, and for ``auto`` the device's default.
 
     Raises ValueError when the kernel doesn't run on the device or with the settings.
     """

@@ -20,7 +20,9 @@ def local_attention(
     valid_BL: Tensor | None,
     kernel: ChunkKernel | TritonKernel,
 ) -> Tensor:
-    """Output [B, L, G, D] of packed queries, keys and values: LSH's chunks without hash or sort."""
+    """Return the output [B, L, G, D] of packed queries, keys and values: LSH's chunks without hash
+    or sort.
+    """
     batch, length, heads, _ = qkv_BLGc.shape
     valid_NL = None if valid_BL is None else valid_BL.repeat_interleave(heads, 0)
     ring = settings.ring and not settings.causal

@@ -1,4 +1,4 @@
-"""Tokens that see nothing but themselves, as code that rounds their penalty has them.
+"""Tokens that see nothing but themselves, as code that rounds their penalty treats them.
 
 N sequences, R rounds, L length.
 """
@@ -15,10 +15,12 @@ from reformer_bench.model.attention.plan import ChunkPlan
 def lone_weights(
     plan: ChunkPlan, settings: AttentionSettings, alone_NL: Tensor, dtype: torch.dtype
 ) -> Tensor | None:
-    """What tokens without another target have their value multiplied by, [N, L]; 1 elsewhere.
+    """Return what the value of a token without another target is multiplied by, [N, L]; 1
+    elsewhere.
 
-    None: by nothing. Otherwise by the sum of softmax weights over scores of −1e5 each, which is
-    not 1 because the log of their number is lost in rounding: what transformers computes.
+    None stands for no factor. Otherwise it is the sum of softmax weights over scores of −1e5 each,
+    which isn't 1 because the logarithm of their number is lost in rounding: what transformers
+    computes.
     """
     # In a single chunk there is nothing to combine.
     if not settings.round_lone_tokens or plan.n_rounds == 1 or plan.n_chunks == 1:

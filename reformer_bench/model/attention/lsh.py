@@ -1,4 +1,4 @@
-"""LSH attention: sort by bucket, attend inside chunks, combine the rounds (paper, section 2)."""
+"""LSH attention: sort by bucket, attend inside chunks, add up the rounds (paper, section 2)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def lsh_attention(
     valid_BL: Tensor | None,
     kernel: ChunkKernel | TritonKernel,
 ) -> Tensor:
-    """Output [B, L, G, D] of packed shared queries and values, given buckets of each round.
+    """Return the output [B, L, G, D] of packed shared queries and values, given each round's
+    buckets.
 
-    ``buckets`` is [B·G, R, L], integer, batch outermost. Differentiable in ``qv``.
+    ``buckets`` is [B·G, R, L], integer, with the batch outermost. It is differentiable in ``qv``.
     """
     heads = qv_BLGc.shape[2]
     plan = plan_chunks(
@@ -38,7 +39,7 @@ def lsh_attention(
 def hash_queries(
     qv_BLGc: Tensor, rotations_GDRK: Tensor, factors: tuple[int, ...], d_head: int
 ) -> Tensor:
-    """Buckets [B·G, R, L] of packed queries, by the rotations of their heads."""
+    """Return the buckets [B·G, R, L] of packed queries, by the rotations of their heads."""
     batch, length, heads, _ = qv_BLGc.shape
     with torch.no_grad():
         q_NLD = qv_BLGc[..., :d_head].transpose(1, 2).reshape(batch * heads, length, d_head)

@@ -19,7 +19,9 @@ _KEY_STEPS = 16
 
 
 class _BlockwiseAttention(torch.autograd.Function):
-    """softmax(q kᵀ · scale) v over blocks of queries; keeps output and log-normaliser only."""
+    """Computes softmax(q kᵀ · scale) v over blocks of queries; keeps output and log-normaliser
+    only.
+    """
 
     @staticmethod
     def forward(
@@ -70,12 +72,12 @@ class _Call:
         self.alike = (q.shape, strides, q.dtype, settings, valid_BL is None)
 
     def forward(self) -> None:
-        """Writes output and log-normaliser."""
+        """Write output and log-normaliser."""
         for rows, keys in _blocks(self.q.shape[-2], self.settings.causal):
             repeat((self.alike, _sizes(rows, keys)), self._block_forward, rows, keys)
 
     def backward(self, *gradients: Tensor) -> None:
-        """Writes and adds to the gradients, given (dout, dq, dk, dv)."""
+        """Write and add to the gradients, given (dout, dq, dk, dv)."""
         alike = ("backward", self.alike, gradients[0].stride())
         for rows, keys in _blocks(self.q.shape[-2], self.settings.causal):
             repeat((alike, _sizes(rows, keys)), self._block_backward, rows, keys, *gradients)
@@ -106,7 +108,8 @@ class _Call:
 
 
 def _blocks(length: int, causal: bool) -> Iterator[tuple[slice, slice]]:
-    """(queries, keys) of each block; causal blocks leave out what none of their queries sees.
+    """Return (queries, keys) of each block; causal blocks leave out what none of their queries
+    sees.
 
     What is left out is counted in whole steps of keys, at most _KEY_STEPS in all, so that the
     blocks of a long sequence come in few sizes: 3% more products for shapes that repeat.
@@ -125,6 +128,8 @@ def _sizes(rows: slice, keys: slice) -> tuple[int, int]:
 def memory_efficient_attention(
     qkv_BLGc: Tensor, settings: AttentionSettings, valid_BL: Tensor | None
 ) -> Tensor:
-    """Output [B, L, G, D] of packed queries, keys and values; no [L, L] tensor exists."""
+    """Return the output [B, L, G, D] of packed queries, keys and values; no [L, L] tensor
+    exists.
+    """
     q, k, v = unpack(qkv_BLGc, settings)
     return _BlockwiseAttention.apply(q, k, v, settings, valid_BL).transpose(1, 2)

@@ -20,54 +20,55 @@ _EMPTY = -3
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """Integers only; made once for a forward pass and its backward pass."""
+    """The plan of a forward pass and its backward pass; it holds integers only."""
 
     order_NRS: Tensor
-    """Position that sits in each slot, int64; slots of padding hold position 0."""
+    """The position that sits in each slot, int64; slots of padding hold position 0."""
     code_NRS: Tensor
-    """A query sees only keys of its own code, int32: the bucket, or one code for all; negative
-    for padding tokens and for slots with nothing in them, each of a code of its own: an empty slot
-    holds a copy of position 0, whose gradient must not reach padding."""
+    """What decides who sees whom, int32: a query sees only keys of its own code. It is the bucket,
+    or one code for all; padding tokens and empty slots have negative codes, each its own, because
+    an empty slot holds a copy of position 0, whose gradient must not reach padding."""
     chunk_length: int
     length: int
 
     @property
     def n_rounds(self) -> int:
-        """Hash rounds."""
+        """The number of hash rounds."""
         return self.order_NRS.shape[1]
 
     @property
     def n_chunks(self) -> int:
-        """Chunks of a round."""
+        """The number of chunks in a round."""
         return self.order_NRS.shape[2] // self.chunk_length - 1
 
     @property
     def n_empty(self) -> int:
-        """Slots at the end of a round that hold no position."""
+        """The number of slots at the end of a round that hold no position."""
         return self.n_chunks * self.chunk_length - self.length
 
     def _by_position(self, values_NRS: Tensor) -> Tensor:
-        """Values of slots, [N, R, L], at the positions that sit in them."""
+        """Put values of slots, [N, R, L], at the positions that sit in them."""
         own = slice(self.chunk_length, self.chunk_length + self.length)
         order = self.order_NRS[..., own]
         return torch.empty_like(values_NRS[..., own]).scatter_(-1, order, values_NRS[..., own])
 
     def slot_of_position_NL(self, r: int) -> Tensor:
-        """Where each position sits in a round's sorted order, the chunk before the first not
-        counted; int64."""
+        """Return where each position sits in a round's sorted order, int64, without counting the
+        chunk before the first.
+        """
         own = slice(self.chunk_length, self.chunk_length + self.length)
         order = self.order_NRS[:, r, own]
         slots = torch.arange(self.length, device=order.device).expand_as(order)
         return torch.empty_like(order).scatter_(-1, order, slots)
 
     def chunk_of_position_NRL(self) -> Tensor:
-        """Chunk of each position in each round, int64."""
+        """Return the chunk of each position in each round, int64."""
         slots = torch.arange(self.order_NRS.shape[-1], device=self.order_NRS.device)
         chunks = (slots // self.chunk_length - 1).expand_as(self.order_NRS)
         return self._by_position(chunks)
 
     def code_of_position_NRL(self) -> Tensor:
-        """Code of each position in each round, int32."""
+        """Return the code of each position in each round, int32."""
         return self._by_position(self.code_NRS)
 
 
@@ -79,10 +80,10 @@ def plan_chunks(
     ring: bool,
     valid_NL: Tensor | None = None,
 ) -> ChunkPlan:
-    """Sort by (bucket, position), cut into chunks (paper, section 2).
+    """Sort by (bucket, position), and cut the order into chunks (paper, section 2).
 
-    ``ring``: the first chunk of a round looks back to the last chunk of the round before, the
-    first round's to the last round's; otherwise to nothing.
+    With ``ring`` the first chunk of a round looks back to the last chunk of the round before, and
+    the first round's to the last round's; otherwise it looks back to nothing.
     """
     n, n_rounds, length = buckets_NRL.shape
     if valid_NL is not None:
@@ -115,7 +116,9 @@ def sequential_plan(
     *,
     ring: bool = False,
 ) -> ChunkPlan:
-    """Chunks of neighbouring positions: local attention. ``ring``: the first sees the last."""
+    """Make chunks of neighbouring positions, for local attention; with ``ring`` the first sees the
+    last.
+    """
     buckets = torch.zeros(n, 1, length, dtype=torch.int64, device=device)
     plan = plan_chunks(buckets, chunk_length, across_buckets=True, ring=ring)
     if valid_NL is None:

@@ -1,4 +1,4 @@
-"""Full attention through PyTorch's fused kernels: what people use today."""
+"""Full attention through PyTorch's fused kernels, which is what people use today."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXTRA_FEATURES = 8
 def sdpa_attention(
     qkv_BLGc: Tensor, settings: AttentionSettings, valid_BL: Tensor | None
 ) -> Tensor:
-    """Output [B, L, G, D] of packed queries, keys and values."""
+    """Return the output [B, L, G, D] of packed queries, keys and values."""
     q, k, v = unpack(qkv_BLGc, settings)
     if valid_BL is not None:
         q, k, v = _padding_as_feature(q, k, v, settings.scale, valid_BL)
@@ -31,10 +31,11 @@ def sdpa_attention(
 
 
 def _without_self(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Causal attention to strictly earlier positions; the first sees itself, having no other.
+    """Attend causally to strictly earlier positions; the first sees itself, having no
+    other.
 
-    Query i + 1 over keys up to i is plain causal attention of queries 1… over keys …L−2, so no
-    mask of L × L is needed to leave the diagonal out.
+    Query i + 1 over keys up to i is plain causal attention of queries 1… over keys …L−2, so no mask
+    of L × L is needed to leave the diagonal out.
     """
     if q.shape[-2] == 1:
         return v
@@ -47,8 +48,9 @@ def _without_self(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def _padding_as_feature(
     q: Tensor, k: Tensor, v: Tensor, scale: float, valid_BL: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Adds a feature that lowers padding keys' scores, since kernels take no causal mask beside
-    one of padding."""
+    """Add a feature that lowers padding keys' scores, since kernels take no causal mask beside one
+    of padding.
+    """
     constant = torch.zeros(_EXTRA_FEATURES, dtype=q.dtype, device=q.device)
     constant[0] = 1.0
     q = torch.cat([q, constant.expand(*q.shape[:-1], _EXTRA_FEATURES)], -1)

@@ -30,7 +30,7 @@ from reformer_bench.spec.model import Attention, ModelConfig
 
 
 class AttentionSublayer(Sublayer):
-    """y = Σ_g attend(norm(x) · W_g) · O_g over groups g of heads."""
+    """Computes y = Σ_g attend(norm(x) · W_g) · O_g over groups g of heads."""
 
     def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype) -> None:
         super().__init__(config.d_model, config.norm_epsilon, dtype)
@@ -47,16 +47,16 @@ class AttentionSublayer(Sublayer):
 
     @property
     def alike(self) -> Hashable:
-        """Those of the same kind are."""
+        """Sublayers of the same kind of attention work with the same shapes."""
         return "attention", self.config, self.kind
 
     @property
     def place(self) -> str:
-        """Its layer and what it is there."""
+        """The layer it belongs to, and that it is the layer's attention."""
         return f"layers.{self.layer}.attention"
 
     def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
-        """All groups under plain autograd."""
+        """Run all groups under plain autograd."""
         h = self.norm(x_BLM, self.norm_epsilon).to(self.compute_dtype)
         params = dict(self.named_parameters())
         rotations = self._rotations(step, x_BLM.device)
@@ -74,7 +74,7 @@ class AttentionSublayer(Sublayer):
     def accumulate(
         self, params: Tensors, source: Stream, sink: Stream, sign: int, step: Step
     ) -> None:
-        """sink ± f(norm(source)), group by group."""
+        """Write sink ± f(norm(source)), group by group."""
         rotations = self._rotations(step, params["output.weight"].device)
         key = ("group", self.alike, step.shapes, type(source), source.norm_scale)
         for group in range(self.n_groups):
@@ -90,7 +90,7 @@ class AttentionSublayer(Sublayer):
         rotations: Tensor | None,
         group: int,
     ) -> None:
-        """sink ± one group's share."""
+        """Write sink ± one group's share."""
         packed = self._project(params, group, source, step)
         with torch.no_grad():
             out = self._attend(packed, rotations, group, step)
@@ -107,7 +107,7 @@ class AttentionSublayer(Sublayer):
         step: Step,
         undo: Stream | None = None,
     ) -> None:
-        """Forward and backward of one head group after the other."""
+        """Run each group of heads forward and backward, one group after another."""
         rotations = self._rotations(step, dy_PM.device)
         key = ("group sweep", self.alike, step.shapes, type(source), source.norm_scale)
         for group in range(self.n_groups):
@@ -129,7 +129,7 @@ class AttentionSublayer(Sublayer):
         rotations: Tensor | None,
         group: int,
     ) -> None:
-        """Forward and backward of one head group."""
+        """Run one group of heads forward and backward."""
         packed = self._project(params, group, source, step).requires_grad_()
         with torch.enable_grad():
             out = self._attend(packed, rotations, group, step)
@@ -143,7 +143,7 @@ class AttentionSublayer(Sublayer):
     def _attend(
         self, packed_BLGc: Tensor, rotations: Tensor | None, group: int, step: Step
     ) -> Tensor:
-        """One group's attention, [B, L, G, D], by the layer's kind."""
+        """Return one group's attention, [B, L, G, D], by the layer's kind."""
         settings, valid = self.settings, step.valid_BL
         match self.kind:
             case Attention.FULL:
@@ -166,7 +166,9 @@ class AttentionSublayer(Sublayer):
         return bucket_factors(self.config.n_buckets, step.length, self.config.chunk_length)
 
     def _rotations(self, step: Step, device: torch.device) -> Tensor | None:
-        """The step's rotations [H, D, R, K]; the same for every part and every recomputation."""
+        """Draw the step's rotations [H, D, R, K]; they are the same for every part and every
+        recomputation.
+        """
         if self.kind is not Attention.LSH:
             return None
         config, fixed = self.config, self.config.hash_seed
@@ -182,18 +184,18 @@ class AttentionSublayer(Sublayer):
         )
 
     def _heads(self, group: int) -> slice:
-        """The group's features among those of all heads."""
+        """Return where the group's features are among those of all heads."""
         size = self.group_size * self.settings.d_head
         return slice(group * size, (group + 1) * size)
 
     def _packed_weight(self, params: Tensors, group: int) -> Tensor:
-        """Rows of the projections, [G·c, M], each head's features side by side."""
+        """Return rows of the projections, [G·c, M], each head's features side by side."""
         rows = [params[f"{name}.weight"][self._heads(group)] for name in self.projections]
         stacked = torch.stack([r.unflatten(0, (self.group_size, -1)) for r in rows], dim=1)
         return stacked.flatten(0, 2).to(self.compute_dtype)
 
     def _output_weight(self, params: Tensors, group: int) -> Tensor:
-        """Columns of the output projection, [M, G·D]."""
+        """Return columns of the output projection, [M, G·D]."""
         return params["output.weight"][:, self._heads(group)].to(self.compute_dtype)
 
     def _dropout(self, step: Step) -> float:
@@ -222,7 +224,7 @@ class AttentionSublayer(Sublayer):
         dpacked_BLGc: Tensor,
         dx_PM: Tensor,
     ) -> None:
-        """Adds the gradients of the group's projections, of the normalisation and of the rows."""
+        """Add the gradients of the group's projections, of the normalisation and of the rows."""
         weight = self._packed_weight(params, group)
         dpacked = dpacked_BLGc.flatten(2).flatten(0, 1)
         dweight = torch.zeros_like(weight, dtype=dx_PM.dtype)
@@ -245,7 +247,7 @@ class AttentionSublayer(Sublayer):
         sign: int,
         step: Step,
     ) -> None:
-        """sink ± out · O_g, a piece of the rows at a time."""
+        """Write sink ± out · O_g, a piece of the rows at a time."""
         weight = self._output_weight(params, group)
         out = out_BLGD.flatten(2).flatten(0, 1)
         p = self._dropout(step)
@@ -265,7 +267,9 @@ class AttentionSublayer(Sublayer):
         dy_PM: Tensor,
         step: Step,
     ) -> Tensor:
-        """Gradient [B, L, G, D] of the group's output; adds that of the output projection."""
+        """Return the gradient [B, L, G, D] of the group's output, and add that of the output
+        projection.
+        """
         weight = self._output_weight(params, group)
         out = out_BLGD.flatten(2).flatten(0, 1)
         scale = self._dropout_scale(params, step) if self._dropout(step) else None
@@ -280,7 +284,9 @@ class AttentionSublayer(Sublayer):
         return dout.view_as(out_BLGD)
 
     def _dropout_scale(self, params: Tensors, step: Step) -> Tensor:
-        """The sublayer's dropout mask [P, M]: one for all groups, since it applies to their sum."""
+        """Return the sublayer's dropout mask [P, M]; all groups share it, since it applies to their
+        sum.
+        """
         like = params["norm.weight"].new_empty(step.batch, step.length, self.config.d_model)
         scale = dropout_scale(like, self._dropout(step), step.seed_for(self.layer, 0))
         return scale.flatten(0, 1)

@@ -20,7 +20,7 @@ _EMPTY = tl.constexpr(-3)
 
 @triton.jit
 def _load_keys(qkv, rows, width, D: tl.constexpr, SHARED: tl.constexpr):
-    """Keys [C, D] of rows, in the input's dtype, and what made them of queries, [C]."""
+    """Load keys [C, D] of rows, in the input's dtype, and what made them of queries, [C]."""
     d = tl.arange(0, D)
     if SHARED:
         q = tl.load(qkv + rows[:, None] * width + d[None, :])
@@ -34,7 +34,7 @@ def _load_keys(qkv, rows, width, D: tl.constexpr, SHARED: tl.constexpr):
 @triton.jit
 def _scores(q, k, code_q, code_k, scale, C: tl.constexpr, OWN: tl.constexpr, CAUSAL: tl.constexpr,
             SHARED: tl.constexpr):  # fmt: skip
-    """Scores [C, C] of a chunk's queries and a chunk's keys; −∞ where a key isn't seen."""
+    """Return scores [C, C] of a chunk's queries and a chunk's keys; −∞ where a key isn't seen."""
     s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     seen = code_q[:, None] == code_k[None, :]
     if OWN:
@@ -98,7 +98,7 @@ def forward_round(qkv, order, code, first_row, total, normaliser, n_slots, heads
 
 @triton.jit
 def _weights(s, normaliser):
-    """Each key's share of the softmax over all rounds."""
+    """Return each key's share of the softmax over all rounds."""
     return tl.exp(s - normaliser[:, None])
 
 
@@ -106,7 +106,7 @@ def _weights(s, normaliser):
 def backward_round(qkv, order, code, first_row, dout, along, normaliser, dqkv, n_slots, n_chunks,
                    heads, width, scale, C: tl.constexpr, D: tl.constexpr, CAUSAL: tl.constexpr,
                    SHARED: tl.constexpr):  # fmt: skip
-    """Adds one round's gradient to ``dqkv`` [P, width], float32.
+    """Add one round's gradient to ``dqkv`` [P, width], float32.
 
     ``along`` [P] is rowsum(dO ∘ O); a chunk's keys get theirs from its own queries and from the
     next chunk's, its queries from its own keys and from those of the chunk before.

@@ -1,4 +1,5 @@
-"""Parameters on the device that computes: as they are, or fetched from CPU memory when needed.
+"""Gives sublayers their parameters on the device: as they are, or fetched from CPU memory
+in time.
 
 Paper, section 3: a layer's parameters can wait in CPU memory while it isn't computing.
 """
@@ -29,7 +30,7 @@ class ParameterFeed:
         self._stream = torch.cuda.Stream(device) if offload and device.type == "cuda" else None
 
     def over(self, sublayers: Sequence[Sublayer]) -> Iterator[tuple[Sublayer, Tensors]]:
-        """(sublayer, its parameters by name) in the given order."""
+        """Yield (sublayer, its parameters by name) in the given order."""
         if not self._offload:
             for sublayer in sublayers:
                 yield sublayer, {name: p.detach() for name, p in sublayer.named_parameters()}
@@ -45,13 +46,13 @@ class ParameterFeed:
             del current
 
     def store(self, grads: Tensors) -> Tensors:
-        """A sublayer's gradients where its parameters live."""
+        """Put a sublayer's gradients where its parameters live."""
         if not self._offload:
             return grads
         return {name: grad.to(self._host, copy=True) for name, grad in grads.items()}
 
     def _fetch(self, module: nn.Module) -> Tensors:
-        """Copies of the parameters, under way."""
+        """Begin to copy the parameters, and return the copies."""
         if self._stream is None:
             return {n: p.detach().to(self._device, copy=True) for n, p in module.named_parameters()}
         # The copy stream must not overwrite memory that running kernels still read.
@@ -72,5 +73,5 @@ class ParameterFeed:
 
 
 def zero_grads(params: Tensors) -> dict[str, Tensor]:
-    """Room for the gradients of a sublayer's parameters."""
+    """Make room for the gradients of a sublayer's parameters."""
     return {name: torch.zeros_like(value) for name, value in params.items()}

@@ -1,4 +1,4 @@
-"""One layer: an attention and a feed-forward sublayer."""
+"""A layer: an attention and a feed-forward sublayer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reformer_bench.spec.model import ModelConfig
 
 
 class Layer(nn.Module):
-    """The two sublayers; what is added to what is the stack's business."""
+    """Holds the two sublayers; the stack decides what they are added to."""
 
     def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -20,5 +20,5 @@ class Layer(nn.Module):
         self.feed_forward = FeedForwardSublayer(config, layer, dtype)
 
     def sublayers(self) -> tuple[Sublayer, Sublayer]:
-        """In the order of the forward pass."""
+        """The sublayers in the order of the forward pass."""
         return self.attention, self.feed_forward

@@ -1,4 +1,6 @@
-"""x + f(x) of one sublayer whose parts are recomputed, one at a time, in the backward pass."""
+"""Computes x + f(x) of one sublayer whose parts are recomputed, one at a time, in the backward
+pass.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from reformer_bench.model.sublayer import Sublayer
 
 
 class _Partwise(torch.autograd.Function):
-    """Keeps the input only."""
+    """A function that keeps its input only."""
 
     @staticmethod
     def forward(
@@ -49,5 +51,5 @@ class _Partwise(torch.autograd.Function):
 
 
 def partwise_residual(sublayer: Sublayer, x_BLM: Tensor, step: Step, feed: ParameterFeed) -> Tensor:
-    """x + f(norm(x)), [B, L, M], differentiable."""
+    """Return x + f(norm(x)), [B, L, M], differentiably."""
     return _Partwise.apply(sublayer, step, feed, x_BLM, *sublayer.parameters())

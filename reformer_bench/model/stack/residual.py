@@ -21,9 +21,9 @@ from reformer_bench.model.sublayer import Sublayer
 def standard_stack(
     layers: Sequence[Layer], x_BLM: Tensor, step: Step, feed: ParameterFeed
 ) -> Tensor:
-    """Plain residual layers; autograd keeps what each operator needs.
+    """Run plain residual layers, of which autograd keeps what each operator needs.
 
-    A feed-forward sublayer in several pieces is recomputed piece by piece: kept, its pieces would
+    A feed-forward sublayer in several pieces is recomputed piece by piece: to keep its pieces would
     save nothing.
     """
     for layer in layers:
@@ -38,10 +38,11 @@ def standard_stack(
 def checkpointed_stack(
     layers: Sequence[Layer], x_BLM: Tensor, step: Step, feed: ParameterFeed, *, offload: bool
 ) -> Tensor:
-    """Residual layers of which only the inputs are kept; each is recomputed for its backward.
+    """Run residual layers of which only the inputs are kept; each is recomputed for its
+    backward.
 
-    One checkpoint a layer (Chen et al. 2016, with one layer a segment). With chunked feed-forward
-    or offloaded parameters each sublayer is a checkpoint of its own.
+    Each layer has one checkpoint (Chen et al. 2016, with one layer a segment). With chunked
+    feed-forward or offloaded parameters each sublayer is a checkpoint of its own.
     """
     for layer in layers:
         if offload:

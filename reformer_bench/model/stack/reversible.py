@@ -1,4 +1,5 @@
-"""Reversible layers: two streams, nothing kept, the backward pass in one sweep.
+"""Reversible layers: two streams and nothing else is kept, and the backward pass undoes
+the layers.
 
 y₁ = x₁ + Attention(x₂); y₂ = x₂ + FeedForward(y₁) (paper, section 3; Gomez et al. 2017).
 """
@@ -23,9 +24,8 @@ Streams = tuple[FixedStream, FixedStream] | tuple[FloatStream, FloatStream]
 
 
 def open_streams(x_PM: Tensor, watch: RangeWatch | None) -> Streams:
-    """Both streams, each the embedding to begin with; fixed-point ones where they are watched.
-
-    May take over the memory of ``x``.
+    """Return both streams, each the embedding to begin with, as fixed-point numbers where they are
+    watched; the memory of ``x`` may be taken over.
     """
     if watch is None:
         return FloatStream(x_PM), FloatStream(x_PM.clone())
@@ -35,14 +35,15 @@ def open_streams(x_PM: Tensor, watch: RangeWatch | None) -> Streams:
 
 
 def watch_for(layers: Sequence[Layer], x: Tensor, *, exact: bool) -> RangeWatch | None:
-    """What watches the streams of one forward pass; None where they are floats, in which a NaN
-    or an infinity shows by itself."""
+    """Return what watches the streams of one forward pass, or None where they are floats, in which
+    a NaN or an infinity shows by itself.
+    """
     places = ["embedding", *(sublayer.place for sublayer in _order(layers))]
     return RangeWatch(places, x) if exact else None
 
 
 def run_forward(layers: Sequence[Layer], streams: Streams, step: Step, feed: ParameterFeed) -> None:
-    """Replaces the streams' contents by what the layers make of them."""
+    """Replace the streams' contents by what the layers make of them."""
     for i, (sublayer, params) in enumerate(feed.over(_order(layers))):
         sink, source = streams if i % 2 == 0 else streams[::-1]
         key = ("accumulate", sublayer.alike, step.shapes, type(source))
@@ -62,8 +63,9 @@ def run_backward(
     step: Step,
     feed: ParameterFeed,
 ) -> list[Tensor]:
-    """Undoes the layers, last first; turns, in place, the gradients of what they gave into those
-    of what they took. Returns the parameters' gradients in the order of the layers' parameters."""
+    """Undo the layers, last first, and turn, in place, the gradients of what they gave into those
+    of what they took. Return the parameters' gradients in the order of the layers' parameters.
+    """
     collected: list[list[Tensor]] = []
     for i, (sublayer, params) in enumerate(feed.over(_order(layers)[::-1])):
         sink, source = streams if i % 2 else streams[::-1]
@@ -81,7 +83,7 @@ def _order(layers: Sequence[Layer]) -> list[Sublayer]:
 
 
 class _ReversibleStack(torch.autograd.Function):
-    """Activations in, both streams out; keeps the two streams."""
+    """A function from activations to both streams, which keeps the two streams."""
 
     @staticmethod
     def forward(
@@ -133,8 +135,10 @@ def reversible_stack(
 
 
 class _ReversibleLoss(torch.autograd.Function):
-    """Tokens in, loss out: embedding, layers and head in one, so that the backward pass holds two
-    streams, their gradients, the parameters' gradients and one part, and nothing else."""
+    """A function from tokens to the loss: embedding, layers and head in one, so that the backward
+    pass holds two streams, their gradients, the parameters' gradients and one part, and nothing
+    else.
+    """
 
     @staticmethod
     def forward(

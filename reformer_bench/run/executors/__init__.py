@@ -1,1 +1,1 @@
-"""Executors: cases as processes of this machine, or as jobs of a Slurm cluster."""
+"""Executors run cases as processes of this machine, or as jobs of a Slurm cluster."""

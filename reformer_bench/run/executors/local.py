@@ -1,4 +1,4 @@
-"""Local executor: each case in its own process of this machine, one after another."""
+"""The local executor runs each case in its own process of this machine, one after another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocalExecutor:
         self._speeds: dict[tuple[str, str], float | None] = {}
 
     def describe(self, device: str) -> Description:
-        """What a device is here. Raises InputError where there is none of that name."""
+        """Say what a device is here; InputError where there is none of that name."""
         found = self._ask(entry.describe, device)
         if isinstance(found, InputError):
             raise found
@@ -36,12 +36,12 @@ class LocalExecutor:
         return found
 
     def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
-        """A record for every order; the next order is asked for when its turn has come."""
+        """Yield a record for every order; the next order is asked for when its turn has come."""
         for order in orders:
             yield self._run(order)
 
     def close(self) -> None:
-        """End server and worker."""
+        """End the server and its worker."""
         self.server.close()
 
     def _run(self, order: WorkOrder) -> Record:
@@ -68,7 +68,7 @@ class LocalExecutor:
         )
 
     def _speed(self, order: WorkOrder) -> float | None:
-        """The device's matrix-product speed in a case's dtype, measured once a run."""
+        """Return the device's matrix-product speed in a case's dtype, measured once a run."""
         key = (order.case.device, order.case.model.dtype)
         if key not in self._speeds and self._measure is entry.measure:
             speed = self._ask(entry.matmul_speed, *key)
@@ -87,7 +87,7 @@ def _grew(before: int | None, after: int | None) -> bool:
 
 
 def _failure(ended: Ended, order: WorkOrder, oom_killed: bool) -> tuple[Outcome, str]:
-    """The outcome of a worker that returned no record, and why, in one line."""
+    """Say how a worker that returned no record ended, as an outcome with its reason in one line."""
     if ended.timed_out:
         return Outcome.TIMEOUT, f"killed after {order.timeout_s:.0f} s: {order.timeout_reason}"
     if ended.signal is signal.SIGKILL and oom_killed:
@@ -100,7 +100,7 @@ def _failure(ended: Ended, order: WorkOrder, oom_killed: bool) -> tuple[Outcome,
 
 
 def _words(ended: Ended) -> str:
-    """How a worker ended, with its last words where it has not said why itself."""
+    """Say how a worker ended, with its last words where it has not said why itself."""
     if ended.error is not None:
         return ended.error
     if ended.timed_out:

@@ -1,4 +1,6 @@
-"""Slurm executor: a suite as one job array, each case a job that measures as a local run does."""
+"""The Slurm executor runs a suite as one job array, in which each case measures as a local run
+does.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _START_UP_MINUTES = 5
 
 
 class SlurmExecutor:
-    """Runs every order at once; what a shorter length shows can't spare the longer ones here.
+    """Runs every order at once, so that a shorter length can't spare the longer ones
+    here.
 
     Partition, account and the like come from Slurm's own SBATCH_* variables.
     """
@@ -41,7 +44,9 @@ class SlurmExecutor:
         self._jobs: list[Any] = []
 
     def describe(self, device: str) -> Description:
-        """What a device is in a job. InputError for ``auto``: a job must say what it needs."""
+        """Say what a device is in a job; InputError for ``auto``, since a job must say what it
+        needs.
+        """
         if device == "auto":
             raise InputError("--device: with --executor slurm, say cpu or cuda")
         job = self._executor(device, minutes=_START_UP_MINUTES).submit(entry.describe, device)
@@ -53,7 +58,7 @@ class SlurmExecutor:
         return found
 
     def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
-        """A record for every order, in the order in which the jobs end."""
+        """Yield a record for every order, in the order in which the jobs end."""
         orders = list(orders)
         if not orders:
             return
@@ -86,7 +91,7 @@ class SlurmExecutor:
         return executor
 
     def _record(self, job: Any, order: WorkOrder) -> Record:
-        """The job's record, or one that says how the job itself failed."""
+        """Return the job's record, or one that says how the job itself failed."""
         try:
             record = job.result()
             assert isinstance(record, Record)
