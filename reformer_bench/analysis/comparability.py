@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.errors import InputError, did_you_mean
 from reformer_bench.spec.model import ModelConfig
 from reformer_bench.spec.record import Environment, Record
 from reformer_bench.spec.tolerances import Metric
@@ -72,7 +72,7 @@ def check_allowed(names: frozenset[str]) -> None:
     for name in sorted(names):
         if not any(_stands_for(name, field) for field in known):
             raise InputError(
-                f"--allow: {name!r} is nothing that is compared (allowed: env.torch, "
+                f"--allow: {name!r} is nothing that is compared{did_you_mean(name, known)} (allowed: env.torch, "
                 f"{', '.join(fields)}, case.…, {_KERNEL})"
             )
 

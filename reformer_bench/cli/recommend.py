@@ -11,7 +11,7 @@ import click
 from reformer_bench.cli import exits
 from reformer_bench.cli.model_options import Target, target, target_options
 from reformer_bench.cli.several_runs import load_records
-from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,7 +117,10 @@ def _combinations(
     for name in wanted:
         if name not in kinds:
             allowed = ", ".join(sorted(kinds))
-            raise InputError(f"--attention: {name!r} is not among the combinations ({allowed})")
+            raise InputError(
+                f"--attention: {name!r} is not among the combinations{did_you_mean(name, kinds)} "
+                f"(allowed: {allowed})"
+            )
     return [case for case in cases if set(case.model.attention) <= set(wanted)]
 
 
