@@ -60,7 +60,12 @@ def differences(old: Record, new: Record, metric: Metric) -> tuple[Difference, .
 
 def accepted(difference: Difference, allowed: frozenset[str]) -> bool:
     """Whether ``--allow`` names it; ``env.torch`` stands for everything of torch."""
-    return any(_stands_for(name, difference.field) for name in allowed)
+    return is_accepted(difference.field, allowed)
+
+
+def is_accepted(field: str, allowed: frozenset[str]) -> bool:
+    """Whether ``--allow`` names a field, or what it belongs to."""
+    return any(_stands_for(name, field) for name in allowed)
 
 
 def check_allowed(names: frozenset[str]) -> None:
@@ -71,8 +76,9 @@ def check_allowed(names: frozenset[str]) -> None:
     known = [*fields, *(f"case.{field}" for field in Case.model_fields), *model, _KERNEL]
     for name in sorted(names):
         if not any(_stands_for(name, field) for field in known):
+            hint = did_you_mean(name, known)
             raise InputError(
-                f"--allow: {name!r} is nothing that is compared{did_you_mean(name, known)} (allowed: env.torch, "
+                f"--allow: {name!r} is nothing that is compared{hint} (allowed: env.torch, "
                 f"{', '.join(fields)}, case.…, {_KERNEL})"
             )
 
