@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from reformer_bench.cli.main import COMMANDS, cli
+from reformer_bench.store import load_baseline
 
 WORKFLOW = Path(__file__).parent.parent / "docs" / "github-workflow.yml"
 
@@ -22,6 +23,14 @@ def test_it_is_valid_by_githubs_schema():
         [*command, "vendor.github-workflows", str(WORKFLOW)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_its_threads_and_torch_are_those_of_the_baseline():
+    baseline = load_baseline(WORKFLOW.parent.parent / "results" / "baselines" / "ci.json")
+    made_with = baseline[0].environment
+    text = WORKFLOW.read_text()
+    assert f'OMP_NUM_THREADS: "{made_with.torch_threads}"' in text
+    assert f'TORCH: "{made_with.torch_version.partition("+")[0]}"' in text
 
 
 CALLS = re.findall(r"reformer-bench ([a-z-]+)((?: .*\n?)*?)(?=\n\s*-|\Z)", WORKFLOW.read_text())

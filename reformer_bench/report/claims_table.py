@@ -18,7 +18,7 @@ _STYLES = {
     Outcome.REFUTED: "bold red",
     Outcome.NOT_MEASURABLE: "dim",
 }
-_HOLDS = {True: "holds", False: "fails", None: "open"}
+_HOLDS = {True: "holds", False: "fails", None: "undecided"}
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> FittedTable:

@@ -60,10 +60,12 @@ class FittedTable:
         room = options.max_width
         if self.title:
             yield Text(self.title, style="italic")
-        whole = None if self.headed else self._widths(0, room, _GAP)
-        if whole is not None:
-            yield self._table(0, self._unrepeated() if self.once else self.rows, whole, _GAP)
-            return
+        for gap in (_GAP, _NARROW_GAP):
+            widths = None if self.headed else self._widths(0, room, gap)
+            if widths is not None:
+                rows = self._unrepeated() if self.once else self.rows
+                yield self._table(0, rows, widths, gap)
+                return
         for gap in (_GAP, _NARROW_GAP):
             widths = self._widths(self.heads, room - _INDENT, gap)
             if widths is not None:
@@ -130,7 +132,7 @@ class FittedTable:
             if not words or words == "–":
                 continue
             if column.least is None:
-                pairs.append(f"{column.header} {words}".strip())
+                pairs.append(f"{column.header} {words}".replace("\n", " ").strip())
                 continue
             # The first text of a row explains itself.
             said = f"{column.header}: {words}" if n_prose else words

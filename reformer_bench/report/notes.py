@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from reformer_bench.analysis.frames import case_row
 from reformer_bench.analysis.groups import Group, stopped
 from reformer_bench.analysis.quantities import cold_rate
+from reformer_bench.report.grid import foreseen_bytes
 from reformer_bench.report.words import SOURCES, percent, row_name
 from reformer_bench.spec.model import Attention
 from reformer_bench.spec.record import Environment, Outcome
@@ -48,15 +49,19 @@ def throughput_note(group: Group) -> str:
 def stop_note(group: Group) -> str | None:
     """What the words in cells that did not finish mean; None where all finished."""
     outcomes = {record.outcome for record in group.records}
+    foreseen = any(foreseen_bytes(record) is not None for record in group.records)
     parts = []
     if outcomes & {Outcome.DEVICE_OOM, Outcome.HOST_OOM}:
         parts.append("out of memory: the allocation failed")
     if Outcome.OVER_BUDGET in outcomes:
-        parts.append("over budget: predicted not to fit, so not started (≈ the predicted peak)")
+        parts.append("over budget: not started, as it was predicted not to fit")
     if Outcome.TIMEOUT in outcomes:
         parts.append("time limit: stopped before it finished")
     if Outcome.SKIPPED in outcomes:
-        parts.append("–: not tried, a shorter length had stopped")
+        alone = " or ≈ alone" if foreseen else ""
+        parts.append(f"–{alone}: not tried, because a shorter length did not finish")
+    if foreseen:
+        parts.append("≈: the predicted peak, nothing was measured")
     if any(r.message for r in group.records if stopped(r)):
         parts.append("messages: --details")
     text = "; ".join(parts)

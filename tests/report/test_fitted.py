@@ -78,7 +78,8 @@ def test_heads_are_shown_once_where_that_is_asked_for():
 def test_a_narrower_gap_is_tried_before_the_cells_are_stacked():
     columns = [Column("v"), *(Column("12345678", right=True) for _ in range(7))]
     table = FittedTable(columns, [Row(("name" * 10, *["1.25 MiB"] * 7))])
-    for width, tight in ((75, False), (66, True)):
+    # The name beside the figures, then above them, each with two columns between and with one.
+    for width, tight in ((110, False), (103, True), (75, False), (66, True)):
         out = io.StringIO()
         Console(file=out, width=width).print(table)
         gaps = "12345678  12345678" in out.getvalue(), "12345678 12345678" in out.getvalue()

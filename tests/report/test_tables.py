@@ -75,6 +75,24 @@ def test_cells_say_why_a_case_did_not_finish() -> None:
     assert "predicted not to fit" in text
 
 
+def test_a_prediction_stands_where_nothing_was_measured_and_is_marked() -> None:
+    records = [
+        record("reformer", 512),
+        record("reformer", 1024, Outcome.TIMEOUT, predicted=3 * GIB),
+        record("reformer", 2048, Outcome.SKIPPED, predicted=6 * GIB),
+        record("reformer", 4096, Outcome.SKIPPED),
+    ]
+    text = render(summary_table(records), styles=False)
+    assert rows(text, "1K")[0].split() == ["1K", "time", "limit"]
+    assert "≈ 3 GiB" in text
+    assert rows(text, "2K")[0].split() == ["2K", "≈", "6", "GiB"]
+    assert rows(text, "4K")[0].split() == ["4K", "–"]
+    # Speeds are not predicted.
+    assert rows(text, "2K")[1].split() == ["2K", "–"]
+    assert "≈: the predicted peak, nothing was measured" in " ".join(text.split())
+    assert "≈" not in render(summary_table([record(predicted=3 * GIB)]))
+
+
 def test_the_best_figure_of_a_row_is_bold() -> None:
     records = [record("transformer", peak=300 * MIB), record("reformer", peak=100 * MIB)]
     text = render(summary_table(records), styles=True)
