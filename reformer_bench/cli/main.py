@@ -12,6 +12,7 @@ import click
 
 from reformer_bench import __version__
 from reformer_bench.cli import exits
+from reformer_bench.cli.completion import add_completion
 from reformer_bench.spec.errors import InputError, did_you_mean
 from reformer_bench.spec.files import why
 
@@ -47,7 +48,7 @@ class LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name])
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
-        return command
+        return add_completion(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
