@@ -4,6 +4,7 @@ import pytest
 
 from reformer_bench import __version__
 from reformer_bench.cli import main as cli_main
+from tests.report.builders import record
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -68,7 +69,28 @@ def test_an_interrupt_is_exit_code_130(capsys, monkeypatch):
 
     monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", interrupted)
     code, out, err = run(capsys, "suites")
-    assert (code, out.strip(), err.strip()) == (130, "", "")
+    assert (code, out.strip(), err.strip()) == (130, "", "Interrupted before it was done")
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        (("plot",), "reformer_bench.report.plots.write_plots"),
+        (("show",), "reformer_bench.report.tables.summary_table"),
+        (("claims",), "reformer_bench.analysis.claims.judge_claims"),
+        (("claims", "--plot", "c.png"), "reformer_bench.report.claims_figure.write_claims_figure"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_interrupt_while_drawing_is_said(capsys, monkeypatch, tmp_path, command, where):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "records.jsonl").write_text(record().model_dump_json() + "\n")
+    monkeypatch.setattr(where, interrupted)
+    code, _, err = run(capsys, *command, str(tmp_path))
+    assert code == 130
+    assert err.splitlines()[-1] == "Interrupted before it was done"
 
 
 def test_suites_are_listed_with_claim_and_time(capsys, monkeypatch):
