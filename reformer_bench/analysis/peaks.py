@@ -7,6 +7,9 @@ from reformer_bench.analysis.scaling import Point
 from reformer_bench.analysis.selection import Records
 from reformer_bench.spec.record import Outcome, Record
 
+_NAMES = {Outcome.TIMEOUT: "time limit"}
+"""Outcomes that are called otherwise than they are stored."""
+
 
 def smallest_peak(expectation: Expectation, records: Records) -> Finding:
     """The smallest measured peak; else the smallest prediction for a case that was not seen to run
@@ -24,7 +27,8 @@ def smallest_peak(expectation: Expectation, records: Records) -> Finding:
     ]
     if predicted:
         peak, record = min(predicted, key=lambda item: item[0])
-        tried = "" if record.outcome is Outcome.OK else f"; here: {record.outcome.value}"
+        outcome = _NAMES.get(record.outcome, record.outcome.value)
+        tried = "" if record.outcome is Outcome.OK else f"; here: {outcome}"
         words = _words(record, f"predicted, not run to its end{tried}")
         return within(expectation, peak, "predicted", (_at(record, peak),), words)
     if ran_out:

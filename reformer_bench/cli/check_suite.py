@@ -156,9 +156,10 @@ def _shown(total: int) -> Iterator[Notify]:
     from rich.console import Console
 
     from reformer_bench.run.session import Progress
+    from reformer_bench.spec.units import counted
 
     console = Console(stderr=True, highlight=False)
-    with console.status(f"predicting {total} cases") as status:
+    with console.status(f"predicting {counted(total, 'case')}") as status:
 
         def tell(progress: Progress) -> None:
             if progress.record is None:

@@ -100,6 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo(f"Error: {where}{why(error)}", err=True)
         sys.exit(exits.INPUT)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted before it was done", err=True)
+        click.echo("Interrupted.", err=True)
         sys.exit(exits.INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)

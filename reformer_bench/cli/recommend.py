@@ -132,15 +132,15 @@ def _cost_text(cost: float, unit: str) -> str:
 
 def _title(cases: list[Case], fit_in: Target) -> str:
     """What is chosen for: device, model and step."""
-    from reformer_bench.spec.units import format_tokens
+    from reformer_bench.spec.units import counted, format_tokens
 
     case = cases[0]
     model = case.model
-    layers = "layer" if model.n_layers == 1 else "layers"
     return (
         f"Combinations at {format_tokens(case.length)} tokens on {fit_in.profile.name}, fastest "
-        f"first: {model.n_layers} {layers}, d_model {model.d_model}, d_ff {model.d_ff}, "
-        f"{model.n_heads} heads, {model.dtype}, batch {case.batch}, optimizer {case.optimizer}"
+        f"first: {counted(model.n_layers, 'layer')}, d_model {model.d_model}, d_ff {model.d_ff}, "
+        f"{counted(model.n_heads, 'head')}, {model.dtype}, batch {case.batch}, "
+        f"optimizer {case.optimizer}"
     )
 
 

@@ -97,12 +97,15 @@ def model_words(group: Group) -> str:
     def sizes(name: str) -> str:
         return "/".join(dict.fromkeys(str(getattr(model, name)) for model in models))
 
-    layers = sizes("n_layers")
+    def several(name: str, noun: str) -> str:
+        found = sizes(name)
+        return f"{found} {noun if found == '1' else noun + 's'}"
+
     words = [
-        f"{layers} layer{'' if layers == '1' else 's'}",
+        several("n_layers", "layer"),
         f"d_model {sizes('d_model')}",
         f"d_ff {sizes('d_ff')}",
-        f"{sizes('n_heads')} heads",
+        several("n_heads", "head"),
         f"vocabulary {sizes('vocab_size')}",
         sizes("dtype"),
     ]

@@ -69,7 +69,7 @@ def test_an_interrupt_is_exit_code_130(capsys, monkeypatch):
 
     monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", interrupted)
     code, out, err = run(capsys, "suites")
-    assert (code, out.strip(), err.strip()) == (130, "", "Interrupted before it was done")
+    assert (code, out.strip(), err.strip()) == (130, "", "Interrupted.")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_an_interrupt_while_drawing_is_said(capsys, monkeypatch, tmp_path, comma
     monkeypatch.setattr(where, interrupted)
     code, _, err = run(capsys, *command, str(tmp_path))
     assert code == 130
-    assert err.splitlines()[-1] == "Interrupted before it was done"
+    assert err.splitlines()[-1] == "Interrupted."
 
 
 def test_suites_are_listed_with_claim_and_time(capsys, monkeypatch):

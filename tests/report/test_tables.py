@@ -131,6 +131,16 @@ def test_the_note_says_what_a_peak_includes(case: dict[str, Any], words: str) ->
     assert "2 layers, d_model 256, d_ff 1024, 4 heads" in text
 
 
+def test_what_is_counted_has_its_plural() -> None:
+    one = record(model={"n_layers": 1, "n_heads": 1, "n_hashes": 1})
+    text = " ".join(render(summary_table([one, one])).split())
+    assert "1 layer, d_model 256, d_ff 1024, 1 head, " in text
+    assert "1 earlier record of cases that were run again is not shown." in text
+    text = " ".join(render(summary_table([record()] * 3)).split())
+    assert "2 layers, d_model 256, d_ff 1024, 4 heads, " in text
+    assert "2 earlier records of cases that were run again are not shown." in text
+
+
 def test_finished_without_samples_is_not_a_zero() -> None:
     text = render(summary_table([record(samples_ms=())]))
     assert "217 MiB" in text
