@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from reformer_bench.spec.baseline import BASELINE_VERSION, Baseline
 from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.files import read_text, reading, writing
 from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record
 from reformer_bench.spec.suite import Suite
 
@@ -63,26 +65,32 @@ def load_run(path: Path | str) -> Run:
     """Load a run from its folder or from a records file.
 
     A last line that is cut short (the writer was killed) is passed over and noted. Raises
-    InputError naming file and line where a line is corrupt or of a newer schema.
+    InputError where a path can't be read, and naming file and line where a line is corrupt or of a
+    newer schema.
     """
     path = Path(path)
-    if path.is_dir():
-        file = path / RECORDS
-        if not file.is_file():
-            raise InputError(f"{path}: holds no {RECORDS}, so it is not a run folder")
-        info = load_info(path) if (path / RUN_INFO).is_file() else None
-    elif path.is_file():
-        file, info = path, None
-    else:
-        raise InputError(f"{path}: there is no such run (give its folder or its {RECORDS})")
-    records, notes = _read_records(file)
+    expected = f"a run's folder or its {RECORDS}"
+    with reading(path, expected):
+        if not os.path.lexists(path):
+            raise InputError(f"{path}: there is no such run (give its folder or its {RECORDS})")
+        # Follows links, so that one to nowhere is said to be one.
+        if stat.S_ISDIR(path.stat().st_mode):
+            file = path / RECORDS
+            if not os.path.lexists(file):
+                raise InputError(f"{path}: holds no {RECORDS}, so it is not a run folder")
+            info = load_info(path) if os.path.lexists(path / RUN_INFO) else None
+        else:
+            file, info = path, None
+    with reading(file, f"a file of records, as {RECORDS} is"):
+        content = file.read_bytes()
+    records, notes = _records(content, file)
     return Run(path=path, records=records, info=info, notes=notes)
 
 
 def load_info(folder: Path) -> RunInfo:
     """Return what run.json of a folder says; InputError where it can't be understood."""
     file = folder / RUN_INFO
-    data = _parse(file.read_text(encoding="utf-8"), str(file))
+    data = _parse(read_text(file, "what `reformer-bench run` wrote"), str(file))
     return validated(RunInfo, data, where=str(file))
 
 
@@ -95,11 +103,9 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
     data["environment"] = baseline.environment.model_dump(mode="json")
     head, cases = json.dumps({k: v for k, v in data.items() if k != "cases"}), data["cases"]
     lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, f'{head[:-1]}, "cases": [\n{lines}\n]}}')
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def load_baseline(path: Path) -> list[Record]:
@@ -107,14 +113,12 @@ def load_baseline(path: Path) -> list[Record]:
 
     Raises InputError where there is none, or it is corrupt or of a newer version.
     """
-    if path.is_dir() or path.suffix == ".jsonl":
+    expected = "a file that `reformer-bench baseline` wrote, or a run"
+    with reading(path, expected):
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    if is_folder or path.suffix == ".jsonl":
         return load_run(path).records
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a baseline ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not JSON, so it is no baseline") from None
+    text = read_text(path, expected)
     data = _parse(text, str(path))
     version = data.get("baseline_version")
     if isinstance(version, int) and version > BASELINE_VERSION:
@@ -125,10 +129,10 @@ def load_baseline(path: Path) -> list[Record]:
     return validated(Baseline, data, where=str(path)).records()
 
 
-def _read_records(file: Path) -> tuple[list[Record], tuple[str, ...]]:
+def _records(content: bytes, file: Path) -> tuple[list[Record], tuple[str, ...]]:
     records: list[Record] = []
     notes: list[str] = []
-    lines = file.read_bytes().split(b"\n")
+    lines = content.split(b"\n")
     torn = lines.pop()  # What follows the last newline: nothing, unless the writer was killed.
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -151,6 +155,8 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: is not JSON ({error})") from None
+    except RecursionError:
+        raise InputError(f"{where}: is JSON nested too deeply for a record") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(data).__name__}")
     version = data.get("schema_version")
@@ -171,17 +177,20 @@ class RunWriter:
         Raises InputError where the folder can't be written or another process writes to it.
         """
         self.folder = folder
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / RECORDS).open("a+b")
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
             raise InputError(f"{folder}: another run is writing there") from None
+        with writing(folder):
+            self._begin(info)
+
+    def _begin(self, info: RunInfo) -> None:
         _mend_tail(self._file)
+        folder = self.folder
         if not (folder / RUN_INFO).is_file():
             data = info.model_dump(mode="json")
             # A table of a suite must keep which of its fields were set.
@@ -189,10 +198,11 @@ class RunWriter:
             _write_whole(folder / RUN_INFO, json.dumps(data, indent=2, ensure_ascii=False))
 
     def append(self, record: Record) -> None:
-        """Write one record, flushed and synced."""
-        self._file.write(record.model_dump_json().encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Write one record, flushed and synced. InputError where the disk refuses."""
+        with writing(self.folder / RECORDS):
+            self._file.write(record.model_dump_json().encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Let other writers in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.errors import InputError, did_you_mean
 from reformer_bench.spec.model import ModelConfig
 from reformer_bench.spec.record import Environment, Record
 from reformer_bench.spec.tolerances import Metric
@@ -62,7 +62,12 @@ def differences(old: Record, new: Record, metric: Metric) -> tuple[Difference, .
 
 def accepted(difference: Difference, allowed: frozenset[str]) -> bool:
     """Whether ``--allow`` names the field; ``env.torch`` stands for all fields about PyTorch."""
-    return any(_stands_for(name, difference.field) for name in allowed)
+    return is_accepted(difference.field, allowed)
+
+
+def is_accepted(field: str, allowed: frozenset[str]) -> bool:
+    """Whether ``--allow`` names a field, or what it belongs to."""
+    return any(_stands_for(name, field) for name in allowed)
 
 
 def check_allowed(names: frozenset[str]) -> None:
@@ -73,8 +78,9 @@ def check_allowed(names: frozenset[str]) -> None:
     known = [*fields, *(f"case.{field}" for field in Case.model_fields), *model, _KERNEL]
     for name in sorted(names):
         if not any(_stands_for(name, field) for field in known):
+            hint = did_you_mean(name, known)
             raise InputError(
-                f"--allow: {name!r} is nothing that is compared (allowed: env.torch, "
+                f"--allow: {name!r} is nothing that is compared{hint} (allowed: env.torch, "
                 f"{', '.join(fields)}, case.…, {_KERNEL})"
             )
 

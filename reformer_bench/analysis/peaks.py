@@ -7,6 +7,9 @@ from reformer_bench.analysis.scaling import Point
 from reformer_bench.analysis.selection import Records
 from reformer_bench.spec.record import Outcome, Record
 
+_NAMES = {Outcome.TIMEOUT: "time limit"}
+"""Outcomes that are called otherwise than they are stored."""
+
 
 def smallest_peak(expectation: Expectation, records: Records) -> Finding:
     """Find the smallest measured peak, or else the smallest predicted one of a case that was not
@@ -25,7 +28,8 @@ def smallest_peak(expectation: Expectation, records: Records) -> Finding:
     ]
     if predicted:
         peak, record = min(predicted, key=lambda item: item[0])
-        tried = "" if record.outcome is Outcome.OK else f" (the run here: {record.outcome.value})"
+        outcome = _NAMES.get(record.outcome, record.outcome.value)
+        tried = "" if record.outcome is Outcome.OK else f"; here: {outcome}"
         words = _words(record, f"predicted, because no run of it finished{tried}")
         return within(expectation, peak, "predicted", (_at(record, peak),), words)
     if ran_out:

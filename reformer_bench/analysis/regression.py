@@ -10,7 +10,7 @@ from reformer_bench.analysis.causes import Growth, growths, place_growths
 from reformer_bench.analysis.changes import Change, Verdict, change_of, figures, samples_ms
 from reformer_bench.analysis.comparability import Difference, accepted, differences
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.record import Environment, Outcome, Record
 from reformer_bench.spec.tolerances import Metric, Tolerances
 
 _RAN_OUT = frozenset({Outcome.DEVICE_OOM, Outcome.HOST_OOM, Outcome.OVER_BUDGET})
@@ -26,8 +26,13 @@ class Status(StrEnum):
     NOW_FAILS = "now-fails"
     """The case ended in an error, a signal or a time limit, so that there is nothing to compare."""
     NEW = "new"
+    """The older run has no such case."""
     NOW_FITS = "now-fits"
+    NOW_MEASURED = "now-measured"
+    """The older run has it without a figure, for a reason other than memory."""
     IMPROVEMENT = "improvement"
+    NOT_MEASURED = "not-measured"
+    """Neither run has a figure of it, so nothing was compared."""
     OK = "ok"
 
 
@@ -107,6 +112,39 @@ def compare(
     return Comparison((*found, *gone))
 
 
+def foresee(
+    old: Sequence[Record],
+    cases: Iterable[Case],
+    environment: Environment,
+    allowed: frozenset[str] = frozenset(),
+) -> Comparison:
+    """The cases of both runs as they would be compared, before anything is measured.
+
+    What forbids it is known by then: the environment, and what the suite asks for. Cases that may
+    be compared count as not measured.
+    """
+    unmeasured = [
+        Record(
+            case_id=case.id,
+            case=case,
+            outcome=Outcome.SKIPPED,
+            started_at="",
+            wall_ms=0.0,
+            environment=environment,
+        )
+        for case in cases
+    ]
+    pairs = [c for c in compare(old, unmeasured, allowed=allowed).cases if c.old and c.new]
+    return Comparison(
+        tuple(
+            found
+            if found.status is Status.NOT_COMPARABLE
+            else CaseComparison(Status.NOT_MEASURED, found.old, found.new)
+            for found in (replace(pair, not_compared=()) for pair in pairs)
+        )
+    )
+
+
 def _place(case: Case) -> tuple[object, ...]:
     return case.suite, case.variant, case.workload, case.batch, case.length, case.seed
 
@@ -167,8 +205,10 @@ def _with_status(found: CaseComparison) -> CaseComparison:
     elif then is Outcome.OK and now is not Outcome.OK:
         status = Status.NOW_OUT_OF_MEMORY if now in _RAN_OUT else Status.NOW_FAILS
     elif then is not Outcome.OK and now is Outcome.OK:
-        status = Status.NOW_FITS if then in _RAN_OUT else Status.NEW
-    elif then is Outcome.OK and not any(c.figure.metric.is_exact for c in found.changes):
+        status = Status.NOW_FITS if then in _RAN_OUT else Status.NOW_MEASURED
+    elif then is not Outcome.OK:
+        status = Status.NOT_MEASURED
+    elif not any(c.figure.metric.is_exact for c in found.changes):
         status = Status.MISSING
     else:
         status = Status.IMPROVEMENT if found.improvements else Status.OK

@@ -24,6 +24,7 @@ def baseline(run: Path, out: Path) -> int:
     from reformer_bench.spec.baseline import baseline_of
     from reformer_bench.spec.errors import InputError
     from reformer_bench.spec.record import Outcome
+    from reformer_bench.spec.units import counted
     from reformer_bench.store import load_run, save_baseline
 
     records = load_run(run).records
@@ -35,5 +36,5 @@ def baseline(run: Path, out: Path) -> int:
     except InputError as error:
         raise InputError(f"{run}: {error}") from None
     save_baseline(out, kept)
-    click.echo(f"{out}: {len(kept.cases)} cases")
+    click.echo(f"{out}: {counted(len(kept.cases), 'case')}")
     return 0

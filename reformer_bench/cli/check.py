@@ -101,8 +101,37 @@ def check(**options: object) -> int:
     tolerances = _tolerances(asked)
     # Read before anything is measured: a mistake in it is to be said at once.
     old = load_baseline(_baseline_path(asked))
-    new = _records(asked)
-    comparison = compare(old, new, tolerances, allowed)
+    if asked.suite is not None:
+        return _check_suite(asked, asked.suite, old, tolerances, allowed)
+    comparison = compare(old, _records(asked), tolerances, allowed)
+    _print(comparison, asked.output_format)
+    return exit_code(comparison)
+
+
+def _check_suite(
+    asked: Options,
+    suite: str,
+    old: list[Record],
+    tolerances: Tolerances,
+    allowed: frozenset[str],
+) -> int:
+    """Measure a suite and compare it, unless none of its cases can be compared."""
+    from reformer_bench.analysis.regression import Status, compare
+    from reformer_bench.cli import check_suite
+    from reformer_bench.report.check_words import messages
+
+    check_suite.check_new_folder(asked.out)
+    with check_suite.prepared(suite, asked.device, old, allowed) as ready:
+        foreseen = ready.foreseen
+        hopeless = foreseen.having(Status.NOT_COMPARABLE)
+        if hopeless and len(hopeless) == len(foreseen.cases):
+            click.echo(f"{ready.suite.name}: nothing can be compared, so nothing is run", err=True)
+            _print(foreseen, asked.output_format)
+            return exit_code(foreseen)
+        for status, line in messages(foreseen):
+            if status is Status.NOT_COMPARABLE:
+                click.echo(line, err=True)
+        comparison = compare(old, check_suite.measure(ready, asked.out), tolerances, allowed)
     _print(comparison, asked.output_format)
     return exit_code(comparison)
 
@@ -116,7 +145,8 @@ def exit_code(comparison: Comparison) -> int:
     if comparison.having(Status.NOT_COMPARABLE):
         return exits.NOT_COMPARABLE
     absent = comparison.having(Status.MISSING, Status.NOW_FAILS)
-    if absent or len(comparison.having(Status.NEW)) == len(comparison.cases):
+    not_compared = comparison.having(Status.NEW, Status.NOW_MEASURED, Status.NOT_MEASURED)
+    if absent or len(not_compared) == len(comparison.cases):
         return exits.NOTHING_MEASURED
     return 0
 
@@ -154,10 +184,6 @@ def _suite_of(run: Path) -> str:
 
 
 def _records(asked: Options) -> list[Record]:
-    if asked.suite is not None:
-        from reformer_bench.cli.check_suite import run_suite
-
-        return run_suite(asked.suite, asked.device, asked.out)
     from reformer_bench.store import load_run
 
     assert asked.run is not None

@@ -1,9 +1,14 @@
-"""Runs a suite for ``reformer-bench check``: every case predicted and measured, nothing printed."""
+"""Runs a suite for ``reformer-bench check``, once it is sure that a baseline can be compared."""
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,16 +18,42 @@ import click
 from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
+    from reformer_bench.analysis.regression import Comparison
     from reformer_bench.run.executors.local import LocalExecutor
+    from reformer_bench.run.order import Description
+    from reformer_bench.run.session import Notify
+    from reformer_bench.spec.case import Case
     from reformer_bench.spec.record import Record
     from reformer_bench.spec.suite import Suite
 
+_THREADS = "env.torch_threads"
 
-def run_suite(name: str, device: str, out: Path | None) -> list[Record]:
-    """The records of a suite run now, kept in ``out`` where it is given.
 
-    Raises InputError for a suite or device that doesn't exist, or a folder that isn't empty.
+@dataclass(frozen=True)
+class Prepared:
+    """A suite that is ready to be measured, and what is known of the comparison by then."""
+
+    suite: Suite
+    description: Description
+    cases: list[Case]
+    foreseen: Comparison
+    """The cases that the baseline has too, as far as they can't be compared whatever they give."""
+    executor: LocalExecutor
+    threads: int | None
+    """How many torch was given because the baseline was made with so many; None: its own."""
+
+
+@contextmanager
+def prepared(
+    name: str, device: str, old: Sequence[Record], allowed: frozenset[str]
+) -> Iterator[Prepared]:
+    """A suite made ready for a device, with as many of torch's threads as the baseline's.
+
+    Kernels have buffers for each thread, so another number could not be compared; where
+    ``allowed`` accepts another one, torch chooses as ever. Raises InputError for a suite or a
+    device that doesn't exist.
     """
+    from reformer_bench.analysis.regression import foresee
     from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.run.expand import check_device, expand
     from reformer_bench.spec.suite import find_suite
@@ -30,41 +61,136 @@ def run_suite(name: str, device: str, out: Path | None) -> list[Record]:
     suite = find_suite(name)
     check_device(device)
     expand(suite, "cpu" if device == "auto" else device)
+    threads = threads_of(old, allowed)
+    with torch_threads(threads):
+        executor = LocalExecutor()
+        try:
+            description = executor.describe(device)
+            cases = expand(suite, description.device)
+            foreseen = foresee(old, cases, description.environment, allowed)
+            yield Prepared(suite, description, cases, foreseen, executor, threads)
+        finally:
+            executor.close()
+
+
+def threads_of(old: Sequence[Record], allowed: frozenset[str]) -> int | None:
+    """The number of torch's threads that a baseline was made with.
+
+    None where its records don't agree on one, or where another one is accepted.
+    """
+    from reformer_bench.analysis.comparability import is_accepted
+
+    found = {record.environment.torch_threads for record in old}
+    if len(found) != 1 or is_accepted(_THREADS, allowed):
+        return None
+    return found.pop()
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Workers that are started inside have this many threads of torch's; None changes nothing."""
+    wanted = {} if count is None else _variables(count)
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _variables(count: int) -> dict[str, str]:
+    # MKL's variable outdoes OpenMP's, and MKL takes no more threads than cores unless told to.
+    return {
+        "OMP_NUM_THREADS": str(count),
+        "MKL_NUM_THREADS": str(count),
+        "MKL_DYNAMIC": "FALSE",
+    }
+
+
+def check_new_folder(out: Path | None) -> None:
+    """InputError where a folder to keep the run in isn't empty."""
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out}: is not empty: take another folder")
-    executor = LocalExecutor()
-    try:
-        if out is not None:
-            return _run(suite, device, out, executor)
-        with tempfile.TemporaryDirectory(prefix="reformer-bench-") as folder:
-            return _run(suite, device, Path(folder), executor)
-    finally:
-        executor.close()
 
 
-def _run(suite: Suite, device: str, folder: Path, executor: LocalExecutor) -> list[Record]:
-    from reformer_bench.run.expand import device_kind, expand
+def measure(ready: Prepared, out: Path | None) -> list[Record]:
+    """The records of a suite run now, predicted and measured, kept in ``out`` where it is given.
+
+    A line on stderr at the beginning and at the end; in a terminal, what runs now between them.
+    """
+    from reformer_bench.spec.units import counted
+
+    count = counted(len(ready.cases), "case")
+    click.echo(f"{ready.suite.name}: measuring {count}{_threads_words(ready)}", err=True)
+    began = time.monotonic()
+    with _kept(out) as folder, _shown(len(ready.cases)) as tell:
+        records = _run(ready, folder, tell)
+    click.echo(f"{ready.suite.name}: {count} in {time.monotonic() - began:.0f} s", err=True)
+    return records
+
+
+def _threads_words(ready: Prepared) -> str:
+    from reformer_bench.spec.units import counted
+
+    threads = counted(ready.description.environment.torch_threads, "thread")
+    why = "" if ready.threads is None else ", as the baseline was"
+    return f" with {threads}{why}"
+
+
+@contextmanager
+def _kept(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="reformer-bench-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _shown(total: int) -> Iterator[Notify]:
+    """Something to tell progress to: a line at the bottom of a terminal, nothing elsewhere."""
+    from rich.console import Console
+
+    from reformer_bench.run.session import Progress
+    from reformer_bench.spec.units import counted
+
+    console = Console(stderr=True, highlight=False)
+    with console.status(f"predicting {counted(total, 'case')}") as status:
+
+        def tell(progress: Progress) -> None:
+            if progress.record is None:
+                case = progress.case
+                status.update(f"{progress.done + 1} of {total}: {case.variant}, {case.workload}")
+
+        yield tell
+
+
+def _run(ready: Prepared, folder: Path, notify: Notify) -> list[Record]:
+    from reformer_bench.run.expand import device_kind
     from reformer_bench.run.predictions import predict_all
     from reformer_bench.run.session import Session
     from reformer_bench.store import RunInfo, RunWriter
 
-    description = executor.describe(device)
-    cases = expand(suite, description.device)
-    click.echo(f"{suite.name}: measuring {len(cases)} cases", err=True)
+    found = ready.description
     info = RunInfo(
-        suite=suite,
-        device=description.device,
+        suite=ready.suite,
+        device=found.device,
         command=("reformer-bench", *sys.argv[1:]),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=description.environment,
+        environment=found.environment,
     )
     with RunWriter(folder, info) as writer:
         session = Session(
-            executor,
+            ready.executor,
             writer,
-            cases,
-            suite.on(device_kind(description.device)),
-            description.environment,
-            predictions=predict_all(cases, warm=executor.server),
+            ready.cases,
+            ready.suite.on(device_kind(found.device)),
+            found.environment,
+            predictions=predict_all(ready.cases, warm=ready.executor.server),
+            notify=notify,
         )
         return session.run()

@@ -10,6 +10,7 @@ import click
 from reformer_bench.cli import exits
 from reformer_bench.cli.several_runs import load_records
 from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.files import writing
 
 if TYPE_CHECKING:
     from reformer_bench.analysis.judging import Verdict
@@ -79,10 +80,8 @@ def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
     # Unlike predictions for another device, measurements are all of one.
     environments = [r.environment for r in records if is_measured(r)] or [records[0].environment]
     where = f"{device_words(environments[:1])} · {versions_words(environments[:1])}"
-    try:
+    with writing(path, "--plot"):
         drawn = write_claims_figure(verdicts, where, path)
-    except OSError as error:
-        raise InputError(f"--plot {path}: cannot be written ({error.strerror})") from None
     click.echo(str(path) if drawn else "nothing to draw: no growth was fitted", err=True)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.files import writing
 
 if TYPE_CHECKING:
     from reformer_bench.store import Run
@@ -41,10 +42,8 @@ def export(run: Path, output_format: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    try:
+    with writing(out, "--out"):
         out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None
 
 
 def _text(run: Run, output_format: str) -> str:
@@ -66,8 +65,7 @@ def _write_parquet(run: Run, out: Path | None) -> None:
     if out is None:
         raise InputError("--out: Parquet is not text: say which file to write")
     try:
-        case_frame(run.records).to_parquet(out, index=False)
+        with writing(out, "--out"):
+            case_frame(run.records).to_parquet(out, index=False)
     except ImportError:
         raise InputError("--format parquet needs pyarrow: pip install pyarrow") from None
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror})") from None

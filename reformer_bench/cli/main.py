@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -12,7 +12,9 @@ import click
 
 from reformer_bench import __version__
 from reformer_bench.cli import exits
-from reformer_bench.spec.errors import InputError
+from reformer_bench.cli.completion import add_completion
+from reformer_bench.spec.errors import InputError, did_you_mean
+from reformer_bench.spec.files import why
 
 COMMANDS = {
     "run": "reformer_bench.cli.run",
@@ -46,15 +48,14 @@ class LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name])
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
-        return command
+        return add_completion(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command as click does, and suggest the nearest name where there is none."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(args[0], COMMANDS)
             ctx.fail(f"there is no command {args[0]!r}{hint} (allowed: {', '.join(COMMANDS)})")
         return super().resolve_command(ctx, args)
 
@@ -63,6 +64,17 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="reformer-bench")
 def cli() -> None:
     """What each memory technique for long-sequence Transformers costs and saves, measured."""
+
+
+def _hint(error: click.ClickException) -> str:
+    """The value that was probably meant, where an option takes one of several."""
+    if not isinstance(error, click.BadParameter) or error.param is None:
+        return ""
+    wrong = re.match(r"'(.*)' is not one of ", error.message)
+    kind = error.param.type
+    if wrong is None or not isinstance(kind, click.Choice):
+        return ""
+    return did_you_mean(wrong[1], kind.choices).replace(", d", " D")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -78,11 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo(error.format_message(), err=True)
         sys.exit(exits.INPUT)
     except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
+        click.echo(f"Error: {error.format_message()}{_hint(error)}", err=True)
         sys.exit(error.exit_code)
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(exits.INPUT)
+    except OSError as error:
+        # What no command foresaw: a disk that is full, a folder that may not be looked into.
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {where}{why(error)}", err=True)
+        sys.exit(exits.INPUT)
     except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
         sys.exit(exits.INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)

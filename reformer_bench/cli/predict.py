@@ -19,9 +19,8 @@ from reformer_bench.cli.model_options import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from reformer_bench.measure.prediction import Prediction
+    from reformer_bench.report.fitted import FittedTable
     from reformer_bench.spec.case import Case
 
 _PARTS = ("parameters", "gradients", "optimizer", "activations", "temporaries")
@@ -104,18 +103,14 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _table(lines: list[_Line], fit_in: Target) -> Table:
-    from rich import box
-    from rich.table import Table
-
+def _table(lines: list[_Line], fit_in: Target) -> FittedTable:
+    from reformer_bench.report.fitted import Column, FittedTable, Row
     from reformer_bench.spec.units import format_bytes, format_tokens
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_title(lines, fit_in))
-    table.add_column("variant", no_wrap=True)
-    for name in ("length", "peak", "params", "grads", "optim", "activ", "temp", "TFLOP"):
-        table.add_column(name, justify="right", no_wrap=True)
+    headers = ["length", "peak", "params", "grads", "optim", "activ", "temp", "TFLOP"]
     if fit_in.budget_bytes is not None:
-        table.add_column("fits", justify="right", no_wrap=True)
+        headers.append("fits")
+    rows = []
     for line in lines:
         parts = line.prediction.breakdown
         cells = [line.case.variant, format_tokens(line.case.length)]
@@ -124,8 +119,9 @@ def _table(lines: list[_Line], fit_in: Target) -> Table:
         cells.append(f"{line.prediction.flops / 1e12:.3g}")
         if fit_in.budget_bytes is not None:
             cells.append("yes" if _fits(line, fit_in) else "no")
-        table.add_row(*cells)
-    return table
+        rows.append(Row(cells))
+    columns = [Column("variant"), *(Column(name, right=True) for name in headers)]
+    return FittedTable(columns, rows, title=_title(lines, fit_in))
 
 
 def _title(lines: list[_Line], fit_in: Target) -> str:

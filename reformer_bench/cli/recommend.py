@@ -11,12 +11,11 @@ import click
 from reformer_bench.cli import exits
 from reformer_bench.cli.model_options import Target, target, target_options
 from reformer_bench.cli.several_runs import load_records
-from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from reformer_bench.analysis.frontier import Option
+    from reformer_bench.report.fitted import FittedTable
     from reformer_bench.spec.case import Case
 
 _COMBINATIONS = "ablation"
@@ -92,7 +91,10 @@ def recommend(
         console = make_console()
         console.print(_title(cases, fit_in), style="bold")
         console.print(_table(options, unit, best, fit_in))
+        console.print()
         console.print(_sentence(best, unit, fit_in))
+        for note in _notes(options, unit):
+            console.print(note, style="dim")
     return 0 if best is not None else exits.NOTHING_MEASURED
 
 
@@ -121,7 +123,10 @@ def _combinations(
     for name in wanted:
         if name not in kinds:
             allowed = ", ".join(sorted(kinds))
-            raise InputError(f"--attention: {name!r} is not among the combinations ({allowed})")
+            raise InputError(
+                f"--attention: {name!r} is not among the combinations{did_you_mean(name, kinds)} "
+                f"(allowed: {allowed})"
+            )
     return [case for case in cases if set(case.model.attention) <= set(wanted)]
 
 
@@ -131,44 +136,61 @@ def _cost_text(cost: float, unit: str) -> str:
 
 def _title(cases: list[Case], fit_in: Target) -> str:
     """Say what is chosen for: device, model and step."""
-    from reformer_bench.spec.units import format_tokens
+    from reformer_bench.spec.units import counted, format_tokens
 
     case = cases[0]
     model = case.model
-    layers = "layer" if model.n_layers == 1 else "layers"
     return (
         f"Combinations at {format_tokens(case.length)} tokens on {fit_in.profile.name}, fastest "
-        f"first: {model.n_layers} {layers}, d_model {model.d_model}, d_ff {model.d_ff}, "
-        f"{model.n_heads} heads, {model.dtype}, batch {case.batch}, optimizer {case.optimizer}"
+        f"first: {counted(model.n_layers, 'layer')}, d_model {model.d_model}, d_ff {model.d_ff}, "
+        f"{counted(model.n_heads, 'head')}, {model.dtype}, batch {case.batch}, "
+        f"optimizer {case.optimizer}"
     )
 
 
-def _table(options: list[Option], unit: str, best: Option | None, fit_in: Target) -> Table:
-    from rich import box
-    from rich.table import Table
-
+def _table(options: list[Option], unit: str, best: Option | None, fit_in: Target) -> FittedTable:
     from reformer_bench.analysis.frontier import fits, frontier
+    from reformer_bench.report.fitted import Column, FittedTable, Row
     from reformer_bench.spec.units import format_bytes
 
     assert fit_in.budget_bytes is not None
     worth = {option.name for option in frontier(options)}
-    table = Table(box=box.SIMPLE_HEAD)
-    for header in ("combination", "peak", "", "step", "", f"fits {_budget(fit_in)}", ""):
-        table.add_column(header, justify="right" if header in ("peak", "step") else "left")
+    # Said of each figure only where they are not all of one kind.
+    peak_sources = len({option.peak_source for option in options}) > 1
+    cost_sources = len({option.cost_source for option in options}) > 1
+    columns = [Column("combination"), Column("peak", right=True)]
+    columns += [Column("")] * peak_sources + [Column("step", right=True)]
+    columns += [Column("")] * cost_sources + [Column("fits"), Column("")]
+    rows = []
     for option in sorted(options, key=lambda option: (option.cost, option.peak_bytes)):
         mark = "← choose" if option == best else "on the frontier" if option.name in worth else ""
         within = "yes" if fits(option, fit_in.budget_bytes) else "no"
-        table.add_row(
-            option.name,
-            format_bytes(option.peak_bytes),
-            option.peak_source,
-            _cost_text(option.cost, unit),
-            option.cost_source,
-            "no, ran out when measured" if option.ran_out else within,
-            mark,
-            style="bold" if option == best else None if option.name in worth else "dim",
+        cells = [option.name, format_bytes(option.peak_bytes)]
+        cells += [option.peak_source] * peak_sources + [_cost_text(option.cost, unit)]
+        cells += [option.cost_source] * cost_sources
+        cells += ["no, ran out when measured" if option.ran_out else within, mark]
+        style = "bold" if option == best else "" if option.name in worth else "dim"
+        rows.append(Row(cells, style))
+    return FittedTable(columns, rows)
+
+
+def _notes(options: list[Option], unit: str) -> list[str]:
+    """Where the figures come from, where the table doesn't say it, and what the names mean."""
+    from reformer_bench.analysis.frontier import frontier
+
+    notes = ["Combination: attention, residual stack, pieces of the feed-forward layer."]
+    peaks = {option.peak_source for option in options}
+    steps = {option.cost_source for option in options}
+    if len(peaks) == 1:
+        notes.append(f"Peaks are {peaks.pop()}.")
+    if len(steps) == 1 and unit == "ms":
+        notes.append(f"Times are {steps.pop()}.")
+    if any(option.name.startswith("local") for option in frontier(options)):
+        notes.append(
+            "Local attention is another function than full attention: a token sees its "
+            "neighbourhood only. --attention leaves it out."
         )
-    return table
+    return notes
 
 
 def _sentence(best: Option | None, unit: str, fit_in: Target) -> str:

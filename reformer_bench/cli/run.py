@@ -115,7 +115,9 @@ def _run(
     check_device(asked.device)
     # Wrong models are said at once, before a worker is started to look for a device.
     expand_parts(parts, "cpu" if asked.device == "auto" else asked.device)
-    if asked.dry_run and asked.device != "auto":
+    # A graphics processor must be there, of that number, unless it is another machine's.
+    elsewhere = asked.executor != "local" and asked.device != "auto"
+    if asked.dry_run and (asked.device == "cpu" or elsewhere):
         return _list_cases(
             expand_parts(parts, asked.device), asked, asked.device, executor, console
         )

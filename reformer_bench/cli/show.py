@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reformer_bench.cli.part_of_run import part_of, part_options
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@part_options
 @click.option("--details", is_flag=True, help="Show everything that was measured, case by case.")
 @click.option("--breakdown", is_flag=True, help="Show what the memory at each peak is made of.")
 @click.option(
@@ -33,7 +36,13 @@ if TYPE_CHECKING:
     help="How to print it; CSV and JSON hold bytes and milliseconds.",
 )
 def show(
-    run: Path, details: bool, breakdown: bool, relative_to: str | None, output_format: str
+    run: Path,
+    variants: str | None,
+    seq_len: str | None,
+    details: bool,
+    breakdown: bool,
+    relative_to: str | None,
+    output_format: str,
 ) -> None:
     """Show the tables of a run. RUN is its folder or its records file.
 
@@ -50,26 +59,28 @@ def show(
         raise InputError(f"{run}: the run has no records yet")
     for note in loaded.notes:
         click.echo(note, err=True)
-    baseline = _baseline(loaded, relative_to)
+    records = part_of(loaded.records, variants, seq_len)
+    baseline = _baseline(loaded, records, relative_to)
     table: Table = "details" if details else "breakdown" if breakdown else "summary"
     if output_format == "table":
         from reformer_bench.cli.console import make_console
 
-        make_console().print(_renderable(loaded.records, table, baseline))
+        make_console().print(_renderable(records, table, baseline))
     else:
-        click.echo(_text(loaded.records, table, output_format, baseline), nl=False)
+        click.echo(_text(records, table, output_format, baseline), nl=False)
 
 
-def _baseline(run: Run, asked: str | None) -> str | None:
+def _baseline(run: Run, records: list[Record], asked: str | None) -> str | None:
     """Return the variant that figures are given as multiples of; None stands for none."""
-    from reformer_bench.spec.errors import InputError
+    from reformer_bench.spec.errors import InputError, did_you_mean
 
     if asked is None:
         return None if run.info is None else run.info.suite.baseline_variant
-    variants = dict.fromkeys(record.case.variant for record in run.records)
+    variants = dict.fromkeys(record.case.variant for record in records)
     if asked not in variants:
         raise InputError(
-            f"--relative-to: the run has no variant {asked!r} (allowed: {', '.join(variants)})"
+            f"--relative-to: the run has no variant {asked!r}{did_you_mean(asked, variants)} "
+            f"(allowed: {', '.join(variants)})"
         )
     return asked
 

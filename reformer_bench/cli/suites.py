@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from reformer_bench.report.fitted import FittedTable
     from reformer_bench.spec.suite import Suite
 
 
@@ -21,26 +20,30 @@ def suites() -> None:
     make_console().print(_table(shipped_suites()))
 
 
-def _table(found: list[Suite]) -> Table:
-    from rich import box
-    from rich.table import Table
+def _table(found: list[Suite]) -> FittedTable:
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("suite", no_wrap=True, style="bold")
-    table.add_column("what it measures")
-    table.add_column("claim")
-    table.add_column("on a CPU", justify="right", no_wrap=True)
-    table.add_column("on a GPU", justify="right", no_wrap=True)
+    from reformer_bench.report.fitted import Column, FittedTable, Row
+
+    columns = (
+        Column("suite"),
+        Column("what it measures", least=36),
+        Column("claim", least=22),
+        Column("on a CPU", right=True),
+        Column("on a GPU", right=True),
+    )
+    rows = []
     for suite in found:
         minutes = suite.expected_minutes
-        table.add_row(
-            suite.name,
+        cells = (
+            Text(suite.name, style="bold"),
             suite.description,
             suite.claim or "–",
             _duration(minutes.get("cpu")),
             _duration(minutes.get("cuda")),
         )
-    return table
+        rows.append(Row(cells))
+    return FittedTable(columns, rows)
 
 
 def _duration(minutes: float | None) -> str:

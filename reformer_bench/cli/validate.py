@@ -12,7 +12,7 @@ import click
 from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from reformer_bench.run.validate import Comparison
 
@@ -102,19 +102,15 @@ def _document(found: list[Comparison], worst: Comparison) -> dict[str, Any]:
 
 
 def _print(found: list[Comparison], worst: Comparison, console: Console) -> None:
-    from rich import box
-    from rich.table import Table
-
+    from reformer_bench.report.fitted import Column, FittedTable, Row
     from reformer_bench.spec.units import format_bytes
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("case", "model"):
-        table.add_column(name, no_wrap=True)
-    for name in ("length", "batch", "measured", "predicted", "off by"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ("length", "batch", "measured", "predicted", "off by")
+    columns = [Column("case"), Column("model"), *(Column(name, right=True) for name in numbers)]
+    rows = []
     for comparison in found:
         case = comparison.case
-        table.add_row(
+        cells = (
             case.id,
             f"{case.workload}, {'+'.join(case.model.attention)}, {case.model.residual.value}",
             f"{case.length:,}",
@@ -123,7 +119,8 @@ def _print(found: list[Comparison], worst: Comparison, console: Console) -> None
             format_bytes(comparison.predicted.peak_allocated_bytes),
             f"{comparison.error_bytes:+,} B" if comparison.error_bytes else "0",
         )
-    console.print(table)
+        rows.append(Row(cells))
+    console.print(FittedTable(columns, rows, heads=2))
     exact = sum(comparison.error_bytes == 0 for comparison in found)
     console.print(
         f"{exact} of {len(found)} equal to the byte; mean error "
@@ -132,25 +129,17 @@ def _print(found: list[Comparison], worst: Comparison, console: Console) -> None
     console.print(_breakdowns(worst))
 
 
-def _breakdowns(worst: Comparison) -> Any:
-    from rich import box
-    from rich.table import Table
-
+def _breakdowns(worst: Comparison) -> RenderableType:
+    from reformer_bench.report.fitted import Column, FittedTable, Row
     from reformer_bench.spec.units import format_bytes
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"worst case: {worst.case.id}")
-    table.add_column("at the peak", no_wrap=True)
-    for name in ("measured", "predicted", "off by"):
-        table.add_column(name, justify="right", no_wrap=True)
     measured, predicted = worst.measured.breakdown, worst.predicted.breakdown
-    if measured is None or predicted is None:
-        return table
-    for name, count in measured.model_dump().items():
-        guess = getattr(predicted, name)
-        table.add_row(
-            name.removesuffix("_bytes"),
-            format_bytes(count),
-            format_bytes(guess),
-            f"{guess - count:+,} B" if guess != count else "0",
-        )
-    return table
+    rows = []
+    for name, count in {} if measured is None else measured.model_dump().items():
+        guess = getattr(predicted, name, None)
+        off_by = "–" if guess is None else f"{guess - count:+,} B" if guess != count else "0"
+        part = name.removesuffix("_bytes")
+        rows.append(Row((part, format_bytes(count), format_bytes(guess), off_by)))
+    numbers = ("measured", "predicted", "off by")
+    columns = [Column("at the peak"), *(Column(name, right=True) for name in numbers)]
+    return FittedTable(columns, rows, title=f"worst case: {worst.case.id}")

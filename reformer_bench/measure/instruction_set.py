@@ -38,7 +38,8 @@ def instruction_set() -> str:
     """What this process uses: PyTorch's own kernels, and oneDNN. Imports torch."""
     import torch
 
-    features = getattr(torch.cpu, "get_capabilities", dict)()
+    # Not in every torch that is supported.
+    features: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     limit = os.environ.get(LIMIT_OF_ONEDNN, "")
     onednn = onednn_set(features, limit)
     words = torch.backends.cpu.get_cpu_capability()

@@ -76,16 +76,18 @@ def load_checkpoint(folder: Path, config: ModelConfig) -> ReformerLM:
     """Build our model of a config with the weights of a folder saved by transformers, on
     the CPU.
 
-    Nothing is fetched from anywhere. Raises InputError where the folder or the library is missing.
+    Nothing is fetched from anywhere. Raises InputError where the library is missing, or where the
+    folder or its weights can't be read.
     """
     saved = read_config(folder)
     check_installed("transformers")
     import transformers
+    from safetensors import SafetensorError
 
     kind = getattr(transformers, _CLASSES[0] if saved["is_decoder"] else _CLASSES[1])
     try:
         hf_model = kind.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"model.checkpoint = {str(folder)!r}: {reason}") from None
     return with_weights_of(config, hf_model)

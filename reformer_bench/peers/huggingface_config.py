@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.files import reading
 
 _DTYPES = ("float32", "bfloat16", "float64")
 
@@ -133,14 +135,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     where = f"model.checkpoint = {str(folder)!r}"
     file = folder / "config.json"
-    if not folder.is_dir():
-        raise InputError(f"{where}: there is no such folder")
-    if not file.is_file():
-        raise InputError(f"{where}: holds no config.json, so transformers did not save it")
+    with reading(file, "a config.json that transformers wrote"):
+        if not folder.is_dir():
+            raise InputError(f"{where}: there is no such folder")
+        if not os.path.lexists(file):
+            raise InputError(f"{where}: holds no config.json, so transformers did not save it")
+        text = file.read_text(encoding="utf-8")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{where}: config.json cannot be read ({error})") from None
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: config.json is not JSON ({error})") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "reformer":
         raise InputError(f"{where}: holds a model of type {kind!r}, expected 'reformer'")
@@ -156,7 +160,7 @@ def checkpoint_fields(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     try:
         fields = native_fields(config)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         reason = f"config.json lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"model.checkpoint = {str(folder)!r}: {reason}") from None
     return {field: value for field, value in fields.items() if field not in _HOW_NOT_WHAT}

@@ -19,6 +19,7 @@ _BAD = frozenset(
         Status.NOW_FAILS,
     }
 )
+_NOT_COMPARED = frozenset({Status.NEW, Status.NOW_MEASURED, Status.NOT_MEASURED})
 _HEADER = "| case | figure | old | new | change | tolerance | |\n|---|---|---:|---:|---:|---:|---|"
 
 
@@ -147,7 +148,7 @@ def _junit_kind(status: Status) -> str | None:
         return "failure"
     if status in _BAD:
         return "error"
-    return "skipped" if status is Status.NEW else None
+    return "skipped" if status in _NOT_COMPARED else None
 
 
 def _data(text: str) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from reformer_bench.analysis.changes import Change
@@ -16,32 +14,38 @@ from reformer_bench.report.check_words import (
     amount,
     case_name,
     figure_name,
-    message,
+    messages,
     notes,
     share_words,
     summary,
 )
+from reformer_bench.report.fitted import Column, FittedTable, Row
 
-_STYLES = {Status.OK: "dim", Status.IMPROVEMENT: "green", Status.NOW_FITS: "green"}
+_STYLES = {
+    Status.OK: "dim",
+    Status.IMPROVEMENT: "green",
+    Status.NOW_FITS: "green",
+    Status.NEW: "yellow",
+    Status.NOW_MEASURED: "yellow",
+    Status.NOT_MEASURED: "yellow",
+}
 _MOST_ROWS = 4
 
 
 def check_table(comparison: Comparison) -> RenderableType:
-    """Make a table of the cases, worst first, with the figures that decide about each, and what
-    grew.
+    """Make a table of the cases with figures, worst first, and say below it what grew and why the
+    other cases have none.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for header in ("case", "figure"):
-        table.add_column(header)
-    for header in ("old", "new", "change", "tolerance"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for found in comparison.worst_first:
-        _add(table, found)
-    told = [c for c in comparison.worst_first if c.status is not Status.OK]
-    lines = [Text(message(found), style=_style(found)) for found in told]
+    figures = ("figure", "old", "new", "change", "tolerance")
+    columns = [Column(""), Column("case"), Column("figure")]
+    columns += [Column(header, right=True) for header in figures[1:]]
+    rows = [row for found in comparison.worst_first for row in _rows(found)]
+    parts: list[RenderableType] = (
+        [FittedTable(columns, rows, heads=2, once=True), ""] if rows else []
+    )
+    lines = [Text(line, style=_STYLES.get(status, "red")) for status, line in messages(comparison)]
     lines += [Text(note, style="dim") for note in notes(comparison)]
-    return Group(table, "", *lines, *([""] if lines else []), Text(summary(comparison), "bold"))
+    return Group(*parts, *lines, *([""] if lines else []), Text(summary(comparison), "bold"))
 
 
 def deciding(found: CaseComparison) -> Sequence[Change]:
@@ -52,14 +56,10 @@ def deciding(found: CaseComparison) -> Sequence[Change]:
     return (found.regressions or found.improvements or peaks)[:_MOST_ROWS]
 
 
-def _add(table: Table, found: CaseComparison) -> None:
-    style, status = _style(found), STATUS_WORDS[found.status]
-    changes = deciding(found)
-    if not changes:
-        table.add_row(case_name(found.case), "", "–", "–", "–", "–", status, style=style)
-    for number, change in enumerate(changes):
-        name = case_name(found.case) if number == 0 else ""
-        table.add_row(name, *cells(change), status if number == 0 else "", style=style)
+def _rows(found: CaseComparison) -> list[Row]:
+    heads = (STATUS_WORDS[found.status], case_name(found.case))
+    style = _STYLES.get(found.status, "red")
+    return [Row((*heads, *cells(change)), style) for change in deciding(found)]
 
 
 def cells(change: Change) -> tuple[str, str, str, str, str]:
@@ -72,7 +72,3 @@ def cells(change: Change) -> tuple[str, str, str, str, str]:
         share_words(change) if change.new != change.old else "=",
         str(change.tolerance),
     )
-
-
-def _style(found: CaseComparison) -> str:
-    return _STYLES.get(found.status, "red")

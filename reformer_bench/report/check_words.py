@@ -9,8 +9,9 @@ from reformer_bench.analysis.changes import Change, Figure
 from reformer_bench.analysis.regression import CaseComparison, Comparison, Status
 from reformer_bench.report.words import outcome_words
 from reformer_bench.spec.case import Case
+from reformer_bench.spec.record import Outcome, Record
 from reformer_bench.spec.tolerances import Metric
-from reformer_bench.spec.units import format_bytes, format_tokens
+from reformer_bench.spec.units import counted, format_bytes, format_tokens
 
 _METRICS = {
     Metric.PREDICTED: "predicted peak",
@@ -30,9 +31,13 @@ STATUS_WORDS = {
     Status.NOW_FAILS: "now fails",
     Status.NEW: "new",
     Status.NOW_FITS: "now fits",
+    Status.NOW_MEASURED: "now measured",
     Status.IMPROVEMENT: "improvement",
+    Status.NOT_MEASURED: "not measured in either",
     Status.OK: "ok",
 }
+_COUNTABLE = frozenset({Status.REGRESSION, Status.IMPROVEMENT})
+"""Whose words are nouns, and so have a plural."""
 
 
 def case_name(case: Case) -> str:
@@ -76,15 +81,36 @@ def message(found: CaseComparison) -> str:
     return f"{case_name(found.case)}: {_what(found)}"
 
 
+def messages(comparison: Comparison) -> list[tuple[Status, str]]:
+    """What is to be said, the worst first; cases that can't be compared for one reason in one."""
+    lines: list[tuple[Status, str]] = []
+    reasons: dict[str, list[CaseComparison]] = {}
+    for found in comparison.having(Status.NOT_COMPARABLE):
+        reasons.setdefault(_what(found), []).append(found)
+    for found in comparison.worst_first:
+        if found.status is Status.NOT_COMPARABLE:
+            together = reasons.pop(_what(found), [])
+            if together:
+                lines.append((found.status, _not_comparable(together)))
+        elif found.status is not Status.OK:
+            lines.append((found.status, message(found)))
+    return lines
+
+
+def _not_comparable(together: Sequence[CaseComparison]) -> str:
+    first = together[0]
+    name = case_name(first.case) if len(together) == 1 else counted(len(together), "case")
+    fields = " ".join(f"--allow {difference.field}" for difference in first.differs)
+    return f"{name} not comparable: {_what(first)} ({fields} accepts it)"
+
+
 def summary(comparison: Comparison) -> str:
     """Count the cases, as in ``40 cases: 2 regressions, 38 ok``."""
     counts = [
-        f"{len(cases)} {STATUS_WORDS[status]}"
-        for status in Status
-        if (cases := comparison.having(status))
+        _counted(status, len(cases)) for status in Status if (cases := comparison.having(status))
     ]
-    n = len(comparison.cases)
-    return f"{n} case{'' if n == 1 else 's'}: {', '.join(counts) or 'nothing to compare'}"
+    n_cases = counted(len(comparison.cases), "case")
+    return f"{n_cases}: {', '.join(counts) or 'nothing to compare'}"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -114,7 +140,11 @@ def _what(found: CaseComparison) -> str:
                 else "and this run has no figure in common with it"
             )
         case Status.NEW:
-            return "not in the baseline"
+            return "not in the baseline" + _unless_ok(found.new, ", and {} now")
+        case Status.NOW_MEASURED:
+            return f"{_end(found.old)} in the baseline, and now measured: nothing to compare with"
+        case Status.NOT_MEASURED:
+            return f"not measured in either: {_end(found.old)} then, {_end(found.new)} now"
         case Status.NOW_FITS:
             return "ran out of memory, and now fits"
         case Status.NOW_OUT_OF_MEMORY | Status.NOW_FAILS:
@@ -123,10 +153,26 @@ def _what(found: CaseComparison) -> str:
             return "ok"
 
 
+def _counted(status: Status, n_cases: int) -> str:
+    words = STATUS_WORDS[status]
+    return counted(n_cases, words) if status in _COUNTABLE else f"{n_cases:,} {words}"
+
+
+def _end(record: Record | None) -> str:
+    """How a case without a figure ended, in words that stand in a sentence."""
+    assert record is not None
+    return "not tried" if record.outcome is Outcome.SKIPPED else outcome_words(record)
+
+
+def _unless_ok(record: Record | None, words: str) -> str:
+    assert record is not None
+    return "" if record.outcome is Outcome.OK else words.format(_end(record))
+
+
 def _ending(found: CaseComparison) -> str:
     assert found.new is not None
     why = f": {found.new.message}" if found.new.message else ""
-    return f"used to fit, and now ends in {outcome_words(found.new)}{why}"
+    return f"measured in the baseline, and now {_end(found.new)}{why}"
 
 
 def _regression(found: CaseComparison) -> str:

@@ -6,53 +6,50 @@ import json
 import math
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from reformer_bench.analysis.claims import bounds_text
 from reformer_bench.analysis.judging import Finding, Outcome, Verdict, figure_text
+from reformer_bench.report.fitted import Column, FittedTable, Row
 
-_CLAIM_WIDTH = 24
+_FINDING_WIDTH = 24
 _STYLES = {
     Outcome.SUPPORTED: "green",
     Outcome.REFUTED: "bold red",
     Outcome.NOT_MEASURABLE: "dim",
 }
+_HOLDS = {True: "holds", False: "fails", None: "undecided"}
 
 
-def claims_table(verdicts: Sequence[Verdict]) -> Table:
-    """Make a block of rows for each claim: what was expected of each figure, and what was found."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("claim", max_width=_CLAIM_WIDTH)
-    table.add_column("finding")
-    table.add_column("expected", no_wrap=True)
-    table.add_column("found, 90% interval", no_wrap=True)
+def claims_table(verdicts: Sequence[Verdict]) -> FittedTable:
+    """Make a block for each claim: what was expected of each figure, what was found, and whether
+    that holds.
+    """
+    columns = (
+        Column("claim"),
+        Column("finding", least=_FINDING_WIDTH),
+        Column("expected"),
+        Column("found, 90% interval"),
+        Column("verdict"),
+    )
+    rows = []
     for verdict in verdicts:
-        rows = [_cells(finding) for finding in verdict.findings]
+        found = [_cells(finding) for finding in verdict.findings]
         if not any(finding.figure is not None for finding in verdict.findings):
-            rows = [(verdict.sentence, "–", "–")]
-        for left, row in zip(_beside(_head(verdict), len(rows)), rows, strict=True):
-            table.add_row(left, *row)
-        table.add_section()
-    return table
+            found = [(verdict.sentence, "–", "–", "–")]
+        rows += [Row((_head(verdict), *cells)) for cells in found]
+    return FittedTable(columns, rows, headed=True)
 
 
-def _head(verdict: Verdict) -> list[Text]:
-    """Return the claim's name, its verdict, and where the paper makes it."""
+def _head(verdict: Verdict) -> Text:
+    """Return the claim's name, what became of it as a whole, and where the paper makes it."""
     outcome = verdict.outcome
-    return [
-        Text(verdict.claim.id, style="bold"),
-        Text(outcome.value, style=_STYLES[outcome]),
-        Text(verdict.claim.source, style="dim"),
-    ]
-
-
-def _beside(lines: list[Text], n_rows: int) -> list[Text]:
-    """Spread lines over a number of rows; what is left of them goes into the last."""
-    if n_rows >= len(lines):
-        return lines + [Text()] * (n_rows - len(lines))
-    return [*lines[: n_rows - 1], Text("\n").join(lines[n_rows - 1 :])]
+    return Text.assemble(
+        verdict.claim.id,
+        ": ",
+        (outcome.value, _STYLES[outcome]),
+        (f" ({verdict.claim.source})", "not bold dim"),
+    )
 
 
 def remarks_text(remarks: Sequence[str]) -> str:
@@ -83,12 +80,13 @@ def claims_json(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str
     return json.dumps({"claims": claims, "remarks": list(remarks)}, indent=2, ensure_ascii=False)
 
 
-def _cells(finding: Finding) -> tuple[str, str, str]:
+def _cells(finding: Finding) -> tuple[str, str, str, str]:
     name = finding.expectation.text
     # Of what holds, the notes are in the other formats.
     if finding.note and not finding.holds:
-        name += f" ({'undecided: ' if finding.holds is None else ''}{finding.note})"
-    return name, bounds_text(finding.expectation), figure_text(finding)
+        name += f" ({finding.note})"
+    expected, found = bounds_text(finding.expectation), figure_text(finding)
+    return name, expected, found, _HOLDS[finding.holds]
 
 
 def _as_data(verdict: Verdict) -> dict[str, object]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.console import Group as Stack
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from reformer_bench.analysis.frames import case_row
+from reformer_bench.report.fitted import Column, FittedTable, Row
 from reformer_bench.report.words import WORKLOADS, outcome_words, percent, rate_figure
 from reformer_bench.spec.record import PHASES, Outcome, Record
 from reformer_bench.spec.units import format_bytes, format_tokens
@@ -68,27 +68,25 @@ def _title(record: Record) -> Text:
     return text.append(words, style="green" if good else "red")
 
 
-def _phases(row: dict[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("  phase", min_width=10)
+def _phases(row: dict[str, Any]) -> FittedTable:
     reserved = row["reserved_peak_bytes"] is not None
-    for step in _STEP_COLUMNS:
-        table.add_column(f"{step}\nallocated", justify="right")
-        if reserved:
-            table.add_column(f"{step}\nreserved", justify="right")
-    for header in ("cold\ntime", "warm\nmedian", "warm\nIQR"):
-        table.add_column(header, justify="right")
+    kinds = ("allocated", "reserved") if reserved else ("allocated",)
+    headers = [f"{step}\n{kind}" for step in _STEP_COLUMNS for kind in kinds]
+    headers += ["cold\ntime", "warm\nmedian", "warm\nIQR"]
+    rows = []
     for phase in PHASES:
-        sizes = []
-        for step in _STEP_COLUMNS:
-            kinds = ("allocated", "reserved") if reserved else ("allocated",)
-            sizes += [format_bytes(row[f"{step}_{phase}_{kind}_bytes"]) for kind in kinds]
+        sizes = [
+            format_bytes(row[f"{step}_{phase}_{kind}_bytes"])
+            for step in _STEP_COLUMNS
+            for kind in kinds
+        ]
         cold = row["build_ms"] if phase == "build" else row[f"cold_{phase}_ms"]
         warm = [row.get(f"{phase}_{name}_ms") for name in ("median", "iqr")]
         cells = [*sizes, *(_milliseconds(value) or "–" for value in (cold, *warm))]
         if any(cell != "–" for cell in cells):
-            table.add_row(f"  {phase}", *cells)
-    return table
+            rows.append(Row((f"  {phase}", *cells)))
+    columns = [Column("  phase"), *(Column(header, right=True) for header in headers)]
+    return FittedTable(columns, rows)
 
 
 def _overhead(milliseconds: float | None) -> str | None:

@@ -69,6 +69,11 @@ def peak(record: Record) -> float | None:
     return record.memory.peak_bytes if record.outcome is Outcome.OK else None
 
 
+def foreseen_bytes(record: Record) -> int | None:
+    """The predicted peak of a case that has no measured one; None of any other."""
+    return None if record.outcome is Outcome.OK else record.memory.predicted_peak_bytes
+
+
 def _rate(record: Record) -> float | None:
     rate: float | None = case_row(record)["tokens_per_second"]
     return rate if record.outcome is Outcome.OK else None
@@ -111,8 +116,9 @@ def _words_cell(record: Record | None, *, with_prediction: bool) -> Cell:
         return Cell(("",))
     if record.outcome is Outcome.OK:
         return Cell(("not measured",))
-    lines = [outcome_words(record)]
-    predicted = record.memory.predicted_peak_bytes
-    if with_prediction and record.outcome is Outcome.OVER_BUDGET and predicted is not None:
-        lines.append(f"≈ {format_bytes(predicted)}")
-    return Cell(tuple(lines))
+    words, foreseen = outcome_words(record), foreseen_bytes(record)
+    if not with_prediction or foreseen is None:
+        return Cell((words,))
+    prediction = f"≈ {format_bytes(foreseen)}"
+    # A case that was not tried has nothing of its own to say.
+    return Cell((prediction,) if record.outcome is Outcome.SKIPPED else (words, prediction))

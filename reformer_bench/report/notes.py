@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from reformer_bench.analysis.frames import case_row
 from reformer_bench.analysis.groups import Group, stopped
 from reformer_bench.analysis.quantities import cold_rate
+from reformer_bench.report.grid import foreseen_bytes
 from reformer_bench.report.words import SOURCES, percent, row_name
 from reformer_bench.spec.model import Attention
 from reformer_bench.spec.record import Environment, Outcome
@@ -50,17 +51,19 @@ def throughput_note(group: Group) -> str:
 def stop_note(group: Group) -> str | None:
     """Say what the words in cells of unfinished cases mean; None where all finished."""
     outcomes = {record.outcome for record in group.records}
+    foreseen = any(foreseen_bytes(record) is not None for record in group.records)
     parts = []
     if outcomes & {Outcome.DEVICE_OOM, Outcome.HOST_OOM}:
         parts.append("out of memory: the allocation failed")
     if Outcome.OVER_BUDGET in outcomes:
-        parts.append(
-            "over budget: not started, as it was predicted not to fit (≈ the predicted peak)"
-        )
+        parts.append("over budget: not started, as it was predicted not to fit")
     if Outcome.TIMEOUT in outcomes:
         parts.append("time limit: stopped before it finished")
     if Outcome.SKIPPED in outcomes:
-        parts.append("–: not tried, because a shorter length did not finish")
+        alone = " or ≈ alone" if foreseen else ""
+        parts.append(f"–{alone}: not tried, because a shorter length did not finish")
+    if foreseen:
+        parts.append("≈: the predicted peak, nothing was measured")
     if any(r.message for r in group.records if stopped(r)):
         parts.append("the reason of each: show --details")
     text = "; ".join(parts)
@@ -96,12 +99,15 @@ def model_words(group: Group) -> str:
     def sizes(name: str) -> str:
         return "/".join(dict.fromkeys(str(getattr(model, name)) for model in models))
 
-    layers = sizes("n_layers")
+    def several(name: str, noun: str) -> str:
+        found = sizes(name)
+        return f"{found} {noun if found == '1' else noun + 's'}"
+
     words = [
-        f"{layers} layer{'' if layers == '1' else 's'}",
+        several("n_layers", "layer"),
         f"d_model {sizes('d_model')}",
         f"d_ff {sizes('d_ff')}",
-        f"{sizes('n_heads')} heads",
+        several("n_heads", "head"),
         f"vocabulary {sizes('vocab_size')}",
         sizes("dtype"),
     ]

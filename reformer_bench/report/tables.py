@@ -30,7 +30,7 @@ from reformer_bench.report.notes import (
 from reformer_bench.report.ratios import mismatch_notes, ratio_grids
 from reformer_bench.report.words import WORKLOADS, setting_words, split_name
 from reformer_bench.spec.record import Record
-from reformer_bench.spec.units import format_bytes, format_tokens
+from reformer_bench.spec.units import counted, format_bytes, format_tokens
 
 _NAME_WIDTH = 12
 
@@ -81,7 +81,9 @@ def group_notes(group: Group) -> list[str]:
     lines = [memory_note(group), rates, stop_note(group), about]
     lines += mismatch_notes(group)
     if group.replaced:
-        lines.append(f"{group.replaced} earlier records of repeated cases are not shown.")
+        are = "is" if group.replaced == 1 else "are"
+        earlier = counted(group.replaced, "earlier record")
+        lines.append(f"{earlier} of cases that were run again {are} not shown.")
     return [line for line in lines if line is not None]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from reformer_bench.run import overrides
 from reformer_bench.run.expand import expand
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.errors import InputError, did_you_mean, validated
 from reformer_bench.spec.model import PRESETS
 from reformer_bench.spec.suite import DeviceKind, Suite, Variant
 from reformer_bench.spec.units import parse_lengths
@@ -70,7 +70,8 @@ def _lengths(text: str) -> tuple[int, ...]:
 def _variant(preset: str) -> dict[str, Any]:
     if preset not in PRESETS:
         raise InputError(
-            f"--preset: {preset!r} is not a preset (allowed: {', '.join(PRESETS)}, or all)"
+            f"--preset: {preset!r} is not a preset{did_you_mean(preset, [*PRESETS, 'all'])} "
+            f"(allowed: {', '.join(PRESETS)}, or all)"
         )
     return Variant(preset=preset).model_dump(mode="json", exclude_unset=True)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
-from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.errors import InputError, did_you_mean, validated
 from reformer_bench.spec.suite import DeviceKind, Suite
 from reformer_bench.spec.units import parse_lengths
 
@@ -107,9 +106,10 @@ def _check_variant(variants: Iterable[str], name: str, *, option: str) -> None:
     names = list(variants)
     if name in names:
         return
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"{option}: there is no variant {name!r}{hint} (allowed: {', '.join(names)})")
+    raise InputError(
+        f"{option}: there is no variant {name!r}{did_you_mean(name, names)} "
+        f"(allowed: {', '.join(names)})"
+    )
 
 
 def _as_written(key: str) -> Any:

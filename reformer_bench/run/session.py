@@ -91,7 +91,7 @@ class Session:
             yield order
 
     def _order(self, case: Case) -> WorkOrder:
-        timeout_s, reason = self._limits.case_timeout_s, "the case timeout"
+        timeout_s, reason = self._limits.case_timeout_s, "the time limit of a case"
         left_s = self._time_left_s()
         if left_s is not None and left_s < timeout_s:
             timeout_s, reason = left_s, f"the run's {self._limits.total_time_s:.0f} s were used up"

@@ -59,7 +59,7 @@ def no_time_message(
     if predicted_s > case_timeout_s:
         return (
             f"not started: predicted to take {predicted_s:.0f} s, "
-            f"more than the case timeout of {case_timeout_s:.0f} s"
+            f"more than the time limit of a case of {case_timeout_s:.0f} s"
         )
     if left_s is not None and predicted_s > left_s:
         return (

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.errors import InputError, did_you_mean
 from reformer_bench.spec.units import GIB, MIB
 
 CUBLAS_WORKSPACE_BYTES = 8_519_680
@@ -63,10 +62,7 @@ def device_profile(name: str) -> DeviceProfile:
     """Return the profile of that name; InputError, with the names there are, for another."""
     if name in DEVICE_PROFILES:
         return DEVICE_PROFILES[name]
-    longer = [known for known in DEVICE_PROFILES if name and known.startswith(name)]
-    close = longer or difflib.get_close_matches(name, DEVICE_PROFILES, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
     raise InputError(
-        f"--device-profile: there is no device {name!r}{hint} "
+        f"--device-profile: there is no device {name!r}{did_you_mean(name, DEVICE_PROFILES)} "
         f"(allowed: {', '.join(DEVICE_PROFILES)})"
     )

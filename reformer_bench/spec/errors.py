@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,6 +15,21 @@ _NOT_A_KEY = re.compile(r"[\[\](]|^constrained-|^function-")
 
 class InputError(Exception):
     """The input was wrong; the text is one line that says what, where and what is allowed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name that was probably meant: one that begins with it, or else one spelt much like it."""
+    names = {each.casefold(): each for each in known}
+    written = name.casefold()
+    longer = [each for each in names if written and each.startswith(written)]
+    found = longer or difflib.get_close_matches(written, names, n=1)
+    return names[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``, did you mean 'reformer'?``, to follow a wrong name; empty where no known one is near."""
+    near = nearest(name, known)
+    return "" if near is None else f", did you mean {near!r}?"
 
 
 def validated(
@@ -41,9 +56,11 @@ def explain(
     parts = [str(part) for part in first["loc"] if not _NOT_A_KEY.search(str(part))]
     key = name(".".join(parts))
     if first["type"] == "extra_forbidden":
-        known = sorted(_fields_at(model, first["loc"][:-1]))
-        close = difflib.get_close_matches(parts[-1], known, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
+        table = _model_at(model, first["loc"][:-1])
+        known = sorted(table.model_fields)
+        near = nearest(parts[-1], known) or _nearest_inside(parts[-1], table)
+        above = key.rpartition(".")[0]
+        hint = f", did you mean {'.'.join(filter(None, (above, near)))!r}?" if near else ""
         return f"unknown key {key!r}{hint} (allowed: {', '.join(known)})"
     if first["type"] == "missing":
         return f"{key!r} is missing"
@@ -52,18 +69,41 @@ def explain(
         return message
     shown = repr(first["input"])
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return f"{key} = {shown}: {message[:1].lower() + message[1:]}"
+    # A choice among names: pydantic lists them in quotes.
+    names = re.findall(r"'([^']*)'", str(first.get("ctx", {}).get("expected", "")))
+    hint = did_you_mean(str(first["input"]), names)
+    return f"{key} = {shown}: {message[:1].lower() + message[1:]}{hint}"
 
 
-def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Return the names of the fields of the model reached by following ``path``."""
+def _nearest_inside(name: str, model: type[BaseModel]) -> str | None:
+    """Return the key of a table inside that was probably meant: for ``n_hash``
+    ``model.n_hashes``.
+    """
+    places: dict[str, str] = {}
+    for name_of_table, field in model.model_fields.items():
+        table, inner = name_of_table, _inner_model(field.annotation)
+        if get_origin(field.annotation) is dict:
+            # Of tables by kind, as device.cpu and device.cuda, the first stands for all; tables
+            # whose names are the user's have no place to name.
+            kinds = get_args(get_args(field.annotation)[0])
+            if not kinds:
+                continue
+            table = f"{table}.{kinds[0]}"
+        for key in () if inner is None else inner.model_fields:
+            places.setdefault(key, f"{table}.{key}")
+    near = nearest(name, places)
+    return None if near is None else places[near]
+
+
+def _model_at(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel]:
+    """Return the model reached by following ``path``."""
     current: type[BaseModel] = model
     for part in path:
         field = current.model_fields.get(str(part))
         inner = _inner_model(field.annotation) if field is not None else None
         if inner is not None:
             current = inner
-    return list(current.model_fields)
+    return current
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from reformer_bench.spec.errors import did_you_mean
+
 
 class Attention(StrEnum):
     """The kinds of attention."""
@@ -280,5 +282,7 @@ def preset(name: str, **fields: Any) -> ModelConfig:
             text names what is allowed.
     """
     if name not in PRESETS:
-        raise ValueError(f"{name!r} is not a preset (allowed: {', '.join(PRESETS)})")
+        raise ValueError(
+            f"{name!r} is not a preset{did_you_mean(name, PRESETS)} (allowed: {', '.join(PRESETS)})"
+        )
     return ModelConfig(**{**PRESETS[name], **fields})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,8 @@ from pydantic import (
 )
 
 from reformer_bench.spec.case import Implementation, Optimizer, Workload
-from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.errors import InputError, did_you_mean, validated
+from reformer_bench.spec.files import read_text
 from reformer_bench.spec.model import PRESETS, ModelConfig
 from reformer_bench.spec.units import parse_lengths
 
@@ -92,7 +92,9 @@ class Variant(_Table):
     @classmethod
     def _known(cls, name: str | None) -> str | None:
         if name is not None and name not in PRESETS:
-            raise ValueError(f"not a preset (allowed: {', '.join(PRESETS)})")
+            raise ValueError(
+                f"not a preset{did_you_mean(name, PRESETS)} (allowed: {', '.join(PRESETS)})"
+            )
         return name
 
 
@@ -169,7 +171,8 @@ class Suite(_Table):
     def _known_baseline(self) -> Suite:
         if self.baseline_variant is not None and self.baseline_variant not in self.variants:
             raise ValueError(
-                f"baseline_variant = {self.baseline_variant!r} is not a variant "
+                f"baseline_variant = {self.baseline_variant!r} is not a variant"
+                f"{did_you_mean(self.baseline_variant, self.variants)} "
                 f"(allowed: {', '.join(self.variants)})"
             )
         return self
@@ -193,11 +196,10 @@ class Suite(_Table):
 
 def load_suite(path: Path) -> Suite:
     """Load the suite in a file; InputError names file, key, value and what is allowed."""
+    text = read_text(path, "a suite's .toml file")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: is not TOML: {error}") from None
     return validated(Suite, data, where=str(path))
 
@@ -207,6 +209,11 @@ def suite_folder() -> Path:
     package = Path(__file__).resolve().parent.parent
     shipped = package / "_suites"
     return shipped if shipped.is_dir() else package.parent / "suites"
+
+
+def suite_names() -> list[str]:
+    """Their names, read from the files' names alone."""
+    return sorted(path.stem for path in suite_folder().glob("*.toml"))
 
 
 def shipped_suites() -> list[Suite]:
@@ -242,10 +249,8 @@ def find_suite(name: str) -> Suite:
     path = suite_folder() / f"{name}.toml"
     if path.is_file():
         return load_suite(path)
-    names = sorted(path.stem for path in suite_folder().glob("*.toml"))
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
+    names = suite_names()
     raise InputError(
-        f"--suite: there is no suite {name!r}{hint} "
+        f"--suite: there is no suite {name!r}{did_you_mean(name, names)} "
         f"(allowed: {', '.join(names)}, or a path to a .toml file)"
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from reformer_bench.spec.case import Case
 from reformer_bench.spec.errors import InputError, validated
+from reformer_bench.spec.files import read_text
 from reformer_bench.spec.units import MIB, format_bytes, parse_bytes
 
 
@@ -182,11 +183,10 @@ def load_tolerances(path: Path) -> Tolerances:
 
     Raises InputError naming file, key, value and what is allowed.
     """
+    text = read_text(path, "a .toml file of [[tolerance]] tables")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: is not TOML: {error}") from None
     if "override" in data:
         raise InputError(f"{path}: unknown key 'override' (allowed: tolerance)")

@@ -62,6 +62,11 @@ def format_tokens(count: int) -> str:
     return f"{count:,}"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``1 case``, ``29 cases``; ``plural`` where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def parse_length(text: str) -> int:
     """Read a sequence length from ``4096``, ``4K`` or ``1M`` (K = 1024, M = 1024²)."""
     match = re.fullmatch(r"\s*(\d[\d_]*)\s*([kKmM]?)\s*", text)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from reformer_bench.analysis.regression import Status, compare
+from reformer_bench.analysis.regression import Status, compare, foresee
 from reformer_bench.spec.record import Memory, Outcome
 from reformer_bench.spec.tolerances import Metric, Tolerances
 from reformer_bench.spec.units import MIB
@@ -81,7 +81,7 @@ def test_a_case_that_fits_no_longer_or_again_is_said(outcome):
     fits, not_so = record(), record(outcome=outcome)
     assert status(fits, not_so) is Status.NOW_OUT_OF_MEMORY
     assert status(not_so, fits) is Status.NOW_FITS
-    assert status(not_so, not_so) is Status.OK
+    assert status(not_so, not_so) is Status.NOT_MEASURED
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,36 @@ def test_a_case_that_fits_no_longer_or_again_is_said(outcome):
 )
 def test_a_case_that_ends_otherwise_has_nothing_to_compare(outcome):
     assert status(record(), record(outcome=outcome)) is Status.NOW_FAILS
-    assert status(record(outcome=outcome), record()) is Status.NEW
+    assert status(record(outcome=outcome), record()) is Status.NOW_MEASURED
+    assert status(record(outcome=outcome), record(outcome=outcome)) is Status.NOT_MEASURED
+    assert status(record(outcome=outcome), record(outcome=Outcome.HOST_OOM)) is Status.NOT_MEASURED
+
+
+FIELDS = {"torch_version": "2.14.0", "torch_threads": 8, "device_kind": "cuda"}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_what_forbids_the_comparison_is_foreseen_from_environment_and_cases(field):
+    old = [record(peak=PEAK), record("transformer", peak=PEAK)]
+    here = old[0].environment.model_copy(update={field: FIELDS[field]})
+    cases = [*(one.case for one in old), record("flash-transformer").case]
+    foreseen = foresee(old, cases, here)
+    assert [(c.case.variant, c.status) for c in foreseen.cases] == [
+        ("reformer", Status.NOT_COMPARABLE),
+        ("transformer", Status.NOT_COMPARABLE),
+    ]
+    assert {d.field for c in foreseen.cases for d in c.differs} == {f"env.{field}"}
+    accepted = foresee(old, cases, here, frozenset({f"env.{field}"}))
+    assert {c.status for c in accepted.cases} == {Status.NOT_MEASURED}
+
+
+def test_nothing_is_foreseen_where_all_may_be_compared_and_a_changed_model_alone_where_it_is_one():
+    old = [record(peak=PEAK), record("transformer", peak=PEAK)]
+    here, cases = old[0].environment, [one.case for one in old]
+    assert not foresee(old, cases, here).having(Status.NOT_COMPARABLE)
+    changed = [record(peak=PEAK, model={"n_hashes": 8}).case, cases[1]]
+    (found,) = foresee(old, changed, here).having(Status.NOT_COMPARABLE)
+    assert [d.field for d in found.differs] == ["case.model.n_hashes"]
 
 
 def test_missing_and_new_cases_are_named():

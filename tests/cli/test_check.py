@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 from reformer_bench.cli import check_suite
 from reformer_bench.cli.main import main
+from reformer_bench.run.expand import expand
 from reformer_bench.spec.baseline import baseline_of
 from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.suite import find_suite
 from reformer_bench.spec.units import MIB
-from reformer_bench.store import RECORDS, load_baseline, save_baseline
+from reformer_bench.store import RECORDS, load_baseline, load_run, save_baseline
 from tests.report.builders import record
 
 PEAK = 200 * MIB
@@ -117,10 +120,10 @@ def test_a_run_of_nothing_but_new_cases_is_4(run, files, tmp_path):
 
 
 def test_ctrl_c_while_a_suite_runs_is_130(run, files, monkeypatch):
-    def interrupted(*_: object) -> list[Record]:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(check_suite, "run_suite", interrupted)
+    monkeypatch.setattr(check_suite, "prepared", interrupted)
     _, *baseline = files([record()], [])
     assert run("check", "--suite", "ci", *baseline)[0] == 130
 
@@ -147,7 +150,7 @@ def test_a_baseline_is_made_of_a_run_and_another_run_may_stand_for_one(run, file
     run_file, *_ = files([record()], [record(peak=PEAK)])
     out = tmp_path / "kept" / "ci.json"
     code, text, _ = run("baseline", run_file, "--out", out)
-    assert (code, text) == (0, f"{out}: 1 cases\n")
+    assert (code, text) == (0, f"{out}: 1 case\n")
     assert load_baseline(out)[0].memory == record(peak=PEAK).memory
     assert run("check", run_file, "--baseline", run_file)[0] == 0
 
@@ -170,6 +173,42 @@ preset = "transformer"
 """
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_suite_is_measured_with_the_threads_of_its_baseline(run, tmp_path, monkeypatch, threads):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    Path("tiny.toml").write_text(SUITE)
+    asked = ("check", "--suite", "./tiny.toml", "--baseline", "made.json")
+    save_baseline(Path("made.json"), baseline_of([other(record(), torch_threads=threads)]))
+    _, _, err = run(*asked, "--out", "first")
+    plural = "" if threads == 1 else "s"
+    first, last = err.splitlines()
+    assert first == f"tiny: measuring 1 case with {threads} thread{plural}, as the baseline was"
+    assert last.startswith("tiny: 1 case in ")
+    (made,) = load_run(Path("first")).records
+    assert made.environment.torch_threads == threads
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    _, _, err = run(*asked, "--allow", "env.torch_threads")
+    assert err.startswith("tiny: measuring 1 case with 2 threads\n")
+
+
+def test_what_cannot_be_compared_is_not_measured(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(SUITE)
+    case = expand(find_suite("./tiny.toml"), "cpu")[0]
+    old = record().model_copy(update={"case": case, "case_id": case.id})
+    save_baseline(Path("made.json"), baseline_of([other(old, torch_version="1.0")]))
+    monkeypatch.setattr(check_suite, "measure", None)
+    code, out, err = run("check", "--suite", "./tiny.toml", "--baseline", "made.json")
+    assert code == 3
+    assert "env.torch_version: 1.0 then" in " ".join(out.split())
+    assert err == "tiny: nothing can be compared, so nothing is run\n"
+    code, out, _ = run(
+        "check", "--suite", "./tiny.toml", "--baseline", "made.json", "--format", "json"
+    )
+    assert (code, json.loads(out)["summary"]) == (3, {"not-comparable": 1})
+
+
 def test_a_suite_is_run_predicted_and_checked_in_one_go(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(SUITE)
@@ -177,7 +216,7 @@ def test_a_suite_is_run_predicted_and_checked_in_one_go(run, tmp_path, monkeypat
     save_baseline(Path("results/baselines/tiny.json"), empty)
     code, _, err = run("check", "--suite", "./tiny.toml", "--out", "first")
     assert code == 4
-    assert err == "tiny: measuring 1 cases\n"
+    assert len(err.splitlines()) == 2
     assert run("baseline", "first", "--out", "results/baselines/tiny.json")[0] == 0
     code, out, _ = run("check", "first")
     assert code == 0

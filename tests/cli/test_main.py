@@ -4,6 +4,7 @@ import pytest
 
 from reformer_bench import __version__
 from reformer_bench.cli import main as cli_main
+from tests.report.builders import record
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -44,6 +45,12 @@ def test_every_command_has_help(capsys, name):
         (["run", "--suite", "smoke", "--memory-budget", "1XB"], "--memory-budget: '1XB' is not"),
         (["run", "--suite", "smoke", "--memory-budget", "0"], "'0' is 0 B, less than any case"),
         (["run", "--suite", "smoke", "--case-timeout", "0"], "--case-timeout: case_timeout_s = 0"),
+        (["run", "--suite", "smoke", "--set", "n_hash=3"], "did you mean 'model.n_hashes'?"),
+        (["run", "--suite", "smoke", "--device", "cuda:7", "--dry-run"], "--device: cuda:7 was"),
+        (["run", "--suite", "smoke", "--excutor", "local"], "No such option '--excutor'. Did you"),
+        (["predict", "--preset", "refrmer"], "not a preset, did you mean 'reformer'?"),
+        (["predict", "--workload", "trainstep"], "Did you mean 'train_step'?"),
+        (["show", "run", "--format", "jsn"], "Did you mean 'json'?"),
         (["run", "--suite", "smoke", "--set", "model.n_heads=3"], "variant transformer: n_heads"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -62,7 +69,28 @@ def test_an_interrupt_is_exit_code_130(capsys, monkeypatch):
 
     monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", interrupted)
     code, out, err = run(capsys, "suites")
-    assert (code, out.strip(), err.strip()) == (130, "", "")
+    assert (code, out.strip(), err.strip()) == (130, "", "Interrupted.")
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        (("plot",), "reformer_bench.report.plots.write_plots"),
+        (("show",), "reformer_bench.report.tables.summary_table"),
+        (("claims",), "reformer_bench.analysis.claims.judge_claims"),
+        (("claims", "--plot", "c.png"), "reformer_bench.report.claims_figure.write_claims_figure"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_interrupt_while_drawing_is_said(capsys, monkeypatch, tmp_path, command, where):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "records.jsonl").write_text(record().model_dump_json() + "\n")
+    monkeypatch.setattr(where, interrupted)
+    code, _, err = run(capsys, *command, str(tmp_path))
+    assert code == 130
+    assert err.splitlines()[-1] == "Interrupted."
 
 
 def test_suites_are_listed_with_claim_and_time(capsys, monkeypatch):
@@ -76,9 +104,9 @@ def test_suites_are_listed_with_claim_and_time(capsys, monkeypatch):
 def test_a_dry_run_lists_the_cases_and_leaves_no_folder(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = run(
-        capsys, "run", "--suite", "smoke", "--device", "cuda:1", "--dry-run", "--seq-len", "2K"
+        capsys, "run", "--suite", "smoke", "--device", "cpu", "--dry-run", "--seq-len", "2K"
     )
     assert code == 0
     assert out.count("train_step") == out.count("forward") == 6
-    assert "12 cases on cuda:1; nothing was run" in out
+    assert "12 cases on cpu; nothing was run" in out
     assert list(tmp_path.iterdir()) == []

@@ -68,7 +68,7 @@ def test_the_table_says_what_fits_in_a_device(capsys):
         (("--device-profile", "h100"), "did you mean 'h100-80'"),
         (("--memory-budget", "lots"), "--memory-budget: 'lots' is not a size"),
         (("--preset", "gpt"), "--preset: 'gpt' is not a preset"),
-        (("--set", "model.layers=3"), "did you mean 'n_layers'"),
+        (("--set", "model.layers=3"), "did you mean 'model.n_layers'"),
         (("--seq-len", "none"), "--seq-len: 'none' is not a sequence length"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -62,3 +62,29 @@ def test_an_unknown_baseline_lists_the_variants(tmp_path: Path) -> None:
         CliRunner().invoke(
             show, [str(run), "--relative-to", "x"], catch_exceptions=False, standalone_mode=False
         )
+
+
+def test_a_part_of_the_run_is_asked_for_as_in_run(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", sweep())
+    part = ["--variants", "reformer,flash-transformer", "--seq-len", "1K,4K..8K"]
+    result = CliRunner().invoke(show, [str(run), *part, "--format", "json"], catch_exceptions=False)
+    shown = {(row["variant"], row["length"]) for row in json.loads(result.stdout)}
+    assert shown == {
+        (variant, length)
+        for variant in ("reformer", "flash-transformer")
+        for length in (1024, 4096, 8192)
+    }
+    with pytest.raises(InputError, match="did you mean 'reformer'"):
+        CliRunner().invoke(show, [str(run), "--variants", "refrmer"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("options", [[], ["--details"], ["--breakdown"]])
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_fit_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, options: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    run = save(tmp_path / "run", sweep("cuda", predictions=True))
+    result = CliRunner().invoke(show, [str(run), *options], catch_exceptions=False)
+    assert max(map(len, result.stdout.splitlines())) <= width
+    assert "…" not in result.stdout

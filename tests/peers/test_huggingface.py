@@ -200,3 +200,22 @@ def test_a_folder_without_weights_is_one_line(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"^model.checkpoint = [^\n]*$"):
         load_checkpoint(tmp_path, ModelConfig(**fields))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(b"no weights"),
+        lambda file: file.write_bytes(file.read_bytes()[:-100]),
+        lambda file: (file.unlink(), file.mkdir()),
+    ],
+    ids=["other content", "cut short", "a folder"],
+)
+def test_weights_that_cannot_be_read_are_one_line(tmp_path, spoil):
+    hf_model().save_pretrained(tmp_path)
+    spoil(tmp_path / "model.safetensors")
+    config = ModelConfig(**checkpoint_fields(tmp_path))
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(tmp_path, config)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -17,7 +17,7 @@ from reformer_bench.report.check_export import (
     check_markdown,
 )
 from reformer_bench.report.check_table import check_table
-from reformer_bench.report.check_words import message
+from reformer_bench.report.check_words import message, summary
 from reformer_bench.spec.record import Outcome
 from reformer_bench.spec.units import MIB
 from tests.report.builders import record
@@ -55,20 +55,71 @@ def test_a_regression_names_figure_amount_tolerance_phase_and_kind(comparison):
 
 def test_a_case_that_no_longer_fits_says_how_it_ended(comparison):
     assert words(comparison, "flash-transformer").endswith(
-        "used to fit, and now ends in out of memory: 50% | <gone>"
+        "measured in the baseline, and now out of memory: 50% | <gone>"
     )
 
 
-def test_the_table_has_every_case_the_worst_first_and_a_summary(comparison):
+def printed(comparison: Comparison, width: int) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=160).print(check_table(comparison))
-    lines = out.getvalue().splitlines()
-    names = [
-        line.split(",")[0] for line in lines[2:] if ", train_step, " in line and ": " not in line
-    ]
-    assert names == ["flash-transformer", "transformer", "lsh-transformer", "reformer", "reformer"]
-    assert "200 MiB" in out.getvalue()
+    Console(file=out, width=width).print(check_table(comparison))
+    return out.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_table_has_the_figures_then_what_happened_and_a_summary(comparison, width):
+    lines = printed(comparison, width)
+    text = " ".join(" ".join(lines).split())
+    assert "…" not in text
+    assert text.index("regression") < text.index("ok, reformer" if width == 80 else "ok reformer")
+    for figures in ("200 MiB 220 MiB +10% 0.5%", "200 MiB 200 MiB = 0.5%"):
+        assert figures in text
+    told = [line.split(",")[0] for line in lines if ", train_step, 1K × 1: " in line]
+    assert told == ["flash-transformer", "transformer", "lsh-transformer"]
     assert lines[-1] == "5 cases: 1 now out of memory, 1 regression, 1 missing, 1 new, 1 ok"
+    assert max(map(len, lines)) <= width
+
+
+def test_cases_that_cannot_be_compared_for_one_reason_are_told_in_one_line():
+    old = [record(), record("transformer")]
+    new = [
+        one.model_copy(
+            update={"environment": one.environment.model_copy(update={"torch_threads": 8})}
+        )
+        for one in old
+    ]
+    assert printed(compare(old, new), 120)[0] == (
+        "2 cases not comparable: env.torch_threads: 2 then, 8 now (--allow env.torch_threads "
+        "accepts it)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        (Outcome.TIMEOUT, Outcome.TIMEOUT, "not measured in either: time limit then, time limit"),
+        (Outcome.SKIPPED, Outcome.DEVICE_OOM, "not measured in either: not tried then, out of mem"),
+        (Outcome.TIMEOUT, Outcome.OK, "time limit in the baseline, and now measured"),
+        (Outcome.SKIPPED, Outcome.OK, "not tried in the baseline, and now measured"),
+        (None, Outcome.TIMEOUT, "not in the baseline, and time limit now"),
+        (None, Outcome.OK, "not in the baseline"),
+    ],
+)
+def test_a_case_without_a_figure_is_named_as_what_it_is(then, now, said):
+    old = [] if then is None else [record(outcome=then)]
+    comparison = compare(old, [record(outcome=now)])
+    (found,) = comparison.cases
+    assert said in message(found)
+    assert " ok" not in summary(comparison)
+    assert ElementTree.fromstring(check_junit(comparison)).get("skipped") == "1"
+
+
+def test_what_is_counted_has_its_plural():
+    names = ("reformer", "transformer", "flash-transformer")
+    old = [record(name, peak=200 * MIB) for name in names]
+    new = [record(name, peak=220 * MIB) for name in names]
+    assert summary(compare(old, new)) == "3 cases: 3 regressions"
+    assert summary(compare(new, old)) == "3 cases: 3 improvements"
+    assert summary(compare(old[:1], new[:1])) == "1 case: 1 regression"
 
 
 def test_markdown_puts_the_worst_first_and_folds_the_rest(comparison):
@@ -94,7 +145,7 @@ def test_github_annotations_are_one_line_each_with_its_signs_escaped(comparison)
     assert len(lines) == 5
     assert lines[0] == (
         "::error title=now out of memory%3A flash-transformer%2C train_step%2C 1K × 1::"
-        "flash-transformer, train_step, 1K × 1: used to fit, and now ends in out of memory: "
+        "flash-transformer, train_step, 1K × 1: measured in the baseline, and now out of memory: "
         "50%25 | <gone>"
     )
     assert [line.split()[0] for line in lines] == ["::error"] * 3 + ["::notice"] * 2

@@ -80,6 +80,24 @@ def test_where_nothing_finished_the_note_says_that_there_is_no_peak() -> None:
     assert "no case finished, so no peak was measured" in " ".join(text.split())
 
 
+def test_a_prediction_stands_where_nothing_was_measured_and_is_marked() -> None:
+    records = [
+        record("reformer", 512),
+        record("reformer", 1024, Outcome.TIMEOUT, predicted=3 * GIB),
+        record("reformer", 2048, Outcome.SKIPPED, predicted=6 * GIB),
+        record("reformer", 4096, Outcome.SKIPPED),
+    ]
+    text = render(summary_table(records), styles=False)
+    assert rows(text, "1K")[0].split() == ["1K", "time", "limit"]
+    assert "≈ 3 GiB" in text
+    assert rows(text, "2K")[0].split() == ["2K", "≈", "6", "GiB"]
+    assert rows(text, "4K")[0].split() == ["4K", "–"]
+    # Speeds are not predicted.
+    assert rows(text, "2K")[1].split() == ["2K", "–"]
+    assert "≈: the predicted peak, nothing was measured" in " ".join(text.split())
+    assert "≈" not in render(summary_table([record(predicted=3 * GIB)]))
+
+
 def test_the_best_figure_of_a_row_is_bold() -> None:
     records = [record("transformer", peak=300 * MIB), record("reformer", peak=100 * MIB)]
     text = render(summary_table(records), styles=True)
@@ -116,6 +134,16 @@ def test_the_note_says_what_a_peak_includes(case: dict[str, Any], words: str) ->
     assert "PyTorch's CPU allocator" in text
     assert "Intel Xeon Platinum 8481C, 2 threads; PyTorch 2.13.0" in text
     assert "2 layers, d_model 256, d_ff 1024, 4 heads" in text
+
+
+def test_what_is_counted_has_its_plural() -> None:
+    one = record(model={"n_layers": 1, "n_heads": 1, "n_hashes": 1})
+    text = " ".join(render(summary_table([one, one])).split())
+    assert "1 layer, d_model 256, d_ff 1024, 1 head, " in text
+    assert "1 earlier record of cases that were run again is not shown." in text
+    text = " ".join(render(summary_table([record()] * 3)).split())
+    assert "2 layers, d_model 256, d_ff 1024, 4 heads, " in text
+    assert "2 earlier records of cases that were run again are not shown." in text
 
 
 def test_finished_without_samples_is_not_a_zero() -> None:

@@ -60,7 +60,7 @@ def order(of: Case | None = None, **changes: Any) -> WorkOrder:
         "case": of or case(),
         "environment": environment(),
         "timeout_s": 60.0,
-        "timeout_reason": "the case timeout",
+        "timeout_reason": "the time limit of a case",
         "min_samples": 1,
         "max_samples": 3,
         "sample_time_s": 0.05,

@@ -39,7 +39,7 @@ def test_a_record_gets_the_wall_time_and_the_overhead(executor):
 def test_a_case_out_of_time_is_killed(executor):
     record = run(executor, 2, timeout_s=0.3)
     assert record.outcome is Outcome.TIMEOUT
-    assert record.message == "killed after 0 s: the case timeout"
+    assert record.message == "killed after 0 s: the time limit of a case"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_a_case_predicted_beyond_its_timeout_is_not_started(writer):
         assert one.outcome is Outcome.TIMEOUT
         assert one.message is not None
         assert one.message.startswith("not started: predicted to take")
-        assert "more than the case timeout of 60 s" in one.message
+        assert "more than the time limit of a case of 60 s" in one.message
 
 
 def test_nothing_is_started_once_the_runs_time_is_used_up(writer, monkeypatch):
@@ -167,6 +167,6 @@ def test_orders_carry_limits_and_budget(writer):
     limits = DeviceTable(case_timeout_s=9, min_samples=2, max_samples=3, sample_time_s=0.5)
     session(executor, writer, cases(32), limits=limits, memory_budget_bytes=77).run()
     order = executor.orders[0]
-    assert (order.timeout_s, order.timeout_reason) == (9, "the case timeout")
+    assert (order.timeout_s, order.timeout_reason) == (9, "the time limit of a case")
     assert (order.min_samples, order.max_samples, order.sample_time_s) == (2, 3, 0.5)
     assert order.memory_budget_bytes == 77

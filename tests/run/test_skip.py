@@ -40,7 +40,7 @@ def test_the_message_names_the_shortest_record_that_stopped_it():
         (None, None, None),
         (None, 5.0, None),
         (59_000, None, None),
-        (61_000, None, "predicted to take 61 s, more than the case timeout of 60 s"),
+        (61_000, None, "predicted to take 61 s, more than the time limit of a case of 60 s"),
         (4_000, 5.0, None),
         (6_000, 5.0, "predicted to take 6 s, with 5 s left of the run's 300 s"),
         (None, 0.0, "the run's 300 s are used up"),

@@ -57,7 +57,11 @@ def test_tokens_fix_the_product_of_batch_and_length():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"model": {"n_hash": 3}}, "f.toml: unknown key 'model.n_hash', did you mean 'n_hashes'?"),
+        (
+            {"model": {"n_hash": 3}},
+            "f.toml: unknown key 'model.n_hash', did you mean 'model.n_hashes'",
+        ),
+        ({"n_hash": 3}, "f.toml: unknown key 'n_hash', did you mean 'model.n_hashes'?"),
         ({"lenghts": [1]}, "f.toml: unknown key 'lenghts', did you mean 'lengths'?"),
         ({"model": {"n_hashes": 0}}, "f.toml: model.n_hashes = 0: input should be greater"),
         ({"variants": {"a": {"preset": "reformr"}}}, "variants.a.preset = 'reformr': not a preset"),

@@ -104,7 +104,7 @@ def _words(ended: Ended) -> str:
     if ended.error is not None:
         return ended.error
     if ended.timed_out:
-        return "timed out"
+        return "stopped at its time limit"
     if ended.signal is not None:
         text = f"killed by {ended.signal.name}"
     else:
