@@ -76,7 +76,7 @@ def of(*languages: str) -> pytest.MarkDecorator:
 
 
 def test_there_is_a_test_for_every_language():
-    known = {"python", "sh", "toml", "text"}
+    known = {"python", "sh", "bash", "toml", "text"}
     assert {block.name: block.language for block in BLOCKS if block.language not in known} == {}
     assert {block.language for block in BLOCKS} == known
 
@@ -105,6 +105,20 @@ def test_python_runs(block, tmp_path):
 
 
 # Shell
+
+
+@of("bash")
+def test_bash_takes_it(block, tmp_path):
+    """The completion is there afterwards."""
+    program = tmp_path / "reformer-bench"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m reformer_bench "$@"\n')
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = process(
+        ["bash", "-c", f"{block.text}\ncomplete -p reformer-bench"], ROOT, {"PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "_reformer_bench_completion" in done.stdout
 
 
 @of("sh")

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from reformer_bench.spec.case import Case
 from reformer_bench.spec.errors import InputError, did_you_mean
 from reformer_bench.spec.model import ModelConfig
-from reformer_bench.spec.record import Environment, Record
+from reformer_bench.spec.record import Record
 from reformer_bench.spec.tolerances import Metric
 
 _ALWAYS = ("device_kind", "torch_version", "torch_threads")
 """Operators' own working memory depends on these: on the CPU some take a buffer for each thread."""
 
+_NARROW = ("instruction_set",)
+"""Kernels for bfloat16 hold other buffers where the processor computes in bfloat16 itself."""
+
 _DEVICE = ("device_name", "driver_version", "cuda_version", "torch_build", "allocator_settings")
 
 _MACHINE = (
     *_ALWAYS,
+    *_NARROW,
     *_DEVICE,
     "cpu_model",
     "cpu_count",
@@ -54,7 +58,7 @@ def differences(old: Record, new: Record, metric: Metric) -> tuple[Difference, .
     """
     found = [
         Difference(f"env.{field}", before, now)
-        for field in _fields(metric, old.environment, new.environment)
+        for field in _fields(metric, old, new)
         if (before := getattr(old.environment, field)) != (now := getattr(new.environment, field))
     ]
     return tuple(found + _library(old, new) + _case(old, new))
@@ -89,11 +93,12 @@ def _stands_for(name: str, field: str) -> bool:
     return field == name or field.startswith((f"{name}_", f"{name}."))
 
 
-def _fields(metric: Metric, old: Environment, new: Environment) -> tuple[str, ...]:
+def _fields(metric: Metric, old: Record, new: Record) -> tuple[str, ...]:
     if not metric.is_exact:
         return _MACHINE
-    on_cuda = "cuda" in (old.device_kind, new.device_kind)
-    return (*_ALWAYS, *_DEVICE) if on_cuda and metric is not Metric.PREDICTED else _ALWAYS
+    if "cuda" in (old.environment.device_kind, new.environment.device_kind):
+        return _ALWAYS if metric is Metric.PREDICTED else (*_ALWAYS, *_DEVICE)
+    return (*_ALWAYS, *_NARROW) if new.case.model.dtype == "bfloat16" else _ALWAYS
 
 
 def _library(old: Record, new: Record) -> list[Difference]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from reformer_bench.spec.suite import Suite
 
 _THREADS = "env.torch_threads"
+_INSTRUCTIONS = "env.instruction_set"
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,20 @@ class Prepared:
     foreseen: Comparison
     """The cases that the baseline has too, as far as they can't be compared whatever they give."""
     executor: LocalExecutor
-    threads: int | None
-    """How many torch was given because the baseline was made with so many; None: its own."""
+    as_baseline: dict[str, str]
+    """The environment variables that were set because the baseline was made so."""
 
 
 @contextmanager
 def prepared(
     name: str, device: str, old: Sequence[Record], allowed: frozenset[str]
 ) -> Iterator[Prepared]:
-    """A suite made ready for a device, with as many of torch's threads as the baseline's.
+    """A suite made ready for a device, with the baseline's number of torch's threads and no more
+    processor instructions than it was made with.
 
-    Kernels have buffers for each thread, so another number could not be compared; where
-    ``allowed`` accepts another one, torch chooses as ever. Raises InputError for a suite or a
-    device that doesn't exist.
+    Kernels have buffers for each thread, and for bfloat16 others with other instructions, so that
+    other ones could not be compared; where ``allowed`` accepts others, torch chooses as ever.
+    Raises InputError for a suite or a device that doesn't exist.
     """
     from reformer_bench.analysis.regression import foresee
     from reformer_bench.run.executors.local import LocalExecutor
@@ -61,37 +63,47 @@ def prepared(
     suite = find_suite(name)
     check_device(device)
     expand(suite, "cpu" if device == "auto" else device)
-    threads = threads_of(old, allowed)
-    with torch_threads(threads):
+    as_baseline = settings_of(old, allowed)
+    with environment(as_baseline):
         executor = LocalExecutor()
         try:
             description = executor.describe(device)
             cases = expand(suite, description.device)
             foreseen = foresee(old, cases, description.environment, allowed)
-            yield Prepared(suite, description, cases, foreseen, executor, threads)
+            yield Prepared(suite, description, cases, foreseen, executor, as_baseline)
         finally:
             executor.close()
 
 
-def threads_of(old: Sequence[Record], allowed: frozenset[str]) -> int | None:
-    """The number of torch's threads that a baseline was made with.
+def settings_of(old: Sequence[Record], allowed: frozenset[str]) -> dict[str, str]:
+    """Return the environment variables that make workers like those of a baseline.
 
-    None where its records don't agree on one, or where another one is accepted.
+    What the baseline's records don't agree on, or what is accepted to differ, is left as it is.
     """
     from reformer_bench.analysis.comparability import is_accepted
+    from reformer_bench.measure.instruction_set import environment_to_play
 
-    found = {record.environment.torch_threads for record in old}
-    if len(found) != 1 or is_accepted(_THREADS, allowed):
-        return None
-    return found.pop()
+    variables: dict[str, str] = {}
+    threads = {record.environment.torch_threads for record in old}
+    if len(threads) == 1 and not is_accepted(_THREADS, allowed):
+        count = threads.pop()
+        # MKL's variable outdoes OpenMP's, and MKL takes no more threads than cores unless told to.
+        variables |= {
+            "OMP_NUM_THREADS": str(count),
+            "MKL_NUM_THREADS": str(count),
+            "MKL_DYNAMIC": "FALSE",
+        }
+    sets = {record.environment.instruction_set for record in old}
+    if len(sets) == 1 and not is_accepted(_INSTRUCTIONS, allowed):
+        variables |= environment_to_play(sets.pop())
+    return variables
 
 
 @contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Workers that are started inside have this many threads of torch's; None changes nothing."""
-    wanted = {} if count is None else _variables(count)
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Workers that are started inside have these environment variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -100,15 +112,6 @@ def torch_threads(count: int | None) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _variables(count: int) -> dict[str, str]:
-    # MKL's variable outdoes OpenMP's, and MKL takes no more threads than cores unless told to.
-    return {
-        "OMP_NUM_THREADS": str(count),
-        "MKL_NUM_THREADS": str(count),
-        "MKL_DYNAMIC": "FALSE",
-    }
 
 
 def check_new_folder(out: Path | None) -> None:
@@ -125,7 +128,7 @@ def measure(ready: Prepared, out: Path | None) -> list[Record]:
     from reformer_bench.spec.units import counted
 
     count = counted(len(ready.cases), "case")
-    click.echo(f"{ready.suite.name}: measuring {count}{_threads_words(ready)}", err=True)
+    click.echo(f"{ready.suite.name}: measuring {count}{_settings_words(ready)}", err=True)
     began = time.monotonic()
     with _kept(out) as folder, _shown(len(ready.cases)) as tell:
         records = _run(ready, folder, tell)
@@ -133,12 +136,15 @@ def measure(ready: Prepared, out: Path | None) -> list[Record]:
     return records
 
 
-def _threads_words(ready: Prepared) -> str:
+def _settings_words(ready: Prepared) -> str:
+    from reformer_bench.measure.instruction_set import LIMIT_OF_ONEDNN
     from reformer_bench.spec.units import counted
 
-    threads = counted(ready.description.environment.torch_threads, "thread")
-    why = "" if ready.threads is None else ", as the baseline was"
-    return f" with {threads}{why}"
+    found = ready.description.environment
+    words = f" with {counted(found.torch_threads, 'thread')}"
+    if LIMIT_OF_ONEDNN in ready.as_baseline:
+        words += f" and the instructions of {found.instruction_set}"
+    return f"{words}, as the baseline was" if ready.as_baseline else words
 
 
 @contextmanager

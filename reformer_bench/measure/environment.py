@@ -14,6 +14,7 @@ import psutil
 import torch
 
 import reformer_bench
+from reformer_bench.measure.instruction_set import instruction_set
 from reformer_bench.measure.nvml import load_nvml
 from reformer_bench.spec.record import Environment
 
@@ -45,6 +46,7 @@ def collect(device: torch.device) -> Environment:
         cpu_model=cpu,
         cpu_count=cpu_count(),
         torch_threads=torch.get_num_threads(),
+        instruction_set=instruction_set(),
         host_memory_bytes=host_memory_bytes(),
         os=platform.platform(),
         python_version=platform.python_version(),

@@ -197,6 +197,8 @@ class Environment(_Part):
     cpu_model: str
     cpu_count: int
     torch_threads: int
+    instruction_set: str = ""
+    """The processor instructions that PyTorch and oneDNN use; empty in older records."""
     host_memory_bytes: int
     os: str
     python_version: str

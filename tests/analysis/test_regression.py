@@ -147,6 +147,18 @@ def test_what_decides_exact_bytes_forbids_the_comparison(field):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "comparable"), [("float32", True), ("float64", True), ("bfloat16", False)]
+)
+def test_another_instruction_set_forbids_comparing_bfloat16_alone(dtype, comparable):
+    old = record(peak=PEAK)
+    model = old.case.model.model_copy(update={"dtype": dtype})
+    old = old.model_copy(update={"case": old.case.model_copy(update={"model": model})})
+    new = with_environment(old, instruction_set="AVX2, oneDNN AVX2")
+    (found,) = compare([old], [new]).cases
+    assert (found.status is not Status.NOT_COMPARABLE) == comparable
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"hostname_hash": "other"},

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from reformer_bench.cli import check_suite
 from reformer_bench.cli.main import main
@@ -190,6 +191,21 @@ def test_a_suite_is_measured_with_the_threads_of_its_baseline(run, tmp_path, mon
     assert os.environ["OMP_NUM_THREADS"] == "2"
     _, _, err = run(*asked, "--allow", "env.torch_threads")
     assert err.startswith("tiny: measuring 1 case with 2 threads\n")
+
+
+def test_a_suite_is_measured_with_the_instructions_of_its_baseline(run, tmp_path, monkeypatch):
+    """A baseline that was made with few of them holds on every processor that has them."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        pytest.skip("not an x86 processor with AVX2")
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(SUITE + "model = { dtype = 'bfloat16' }\n")
+    recorded = "AVX2, oneDNN AVX2"
+    save_baseline(Path("made.json"), baseline_of([other(record(), instruction_set=recorded)]))
+    _, _, err = run("check", "--suite", "./tiny.toml", "--baseline", "made.json", "--out", "first")
+    assert f"and the instructions of {recorded}, as the baseline was" in err.splitlines()[0]
+    (made,) = load_run(Path("first")).records
+    assert made.environment.instruction_set == recorded
+    assert made.memory.predicted_peak_bytes == made.memory.allocator.peak_allocated_bytes
 
 
 def test_what_cannot_be_compared_is_not_measured(run, tmp_path, monkeypatch):
