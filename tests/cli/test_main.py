@@ -62,7 +62,7 @@ def test_an_interrupt_is_exit_code_130(capsys, monkeypatch):
 
     monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", interrupted)
     code, out, err = run(capsys, "suites")
-    assert (code, out.strip(), err.strip()) == (130, "", "")
+    assert (code, out.strip(), err.strip()) == (130, "", "Interrupted.")
 
 
 def test_suites_are_listed_with_claim_and_time(capsys, monkeypatch):
