@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict
 
 from reformer_bench.spec.baseline import BASELINE_VERSION, Baseline
 from reformer_bench.spec.errors import InputError, validated
-from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record
+from reformer_bench.spec.predicted import Predicted, Predictions
+from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record, latest_of_each
 from reformer_bench.spec.suite import Suite
 
 RECORDS = "records.jsonl"
 RUN_INFO = "run.json"
+PREDICTIONS = "predictions.json"
 
 
 class RunInfo(BaseModel):
@@ -60,8 +62,9 @@ def run_folder_name(suite: str, device: str, at: datetime | None = None) -> str:
 def load_run(path: Path | str) -> Run:
     """A run from its folder or from a records file.
 
-    A last line that is cut short (the writer was killed) is passed over and noted. Raises
-    InputError naming file and line where a line is corrupt or of a newer schema.
+    Of a case that was tried again the last record counts. A last line that is cut short (the
+    writer was killed) is passed over and noted. Raises InputError naming file and line where a
+    line is corrupt or of a newer schema.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,7 +77,7 @@ def load_run(path: Path | str) -> Run:
     else:
         raise InputError(f"{path}: there is no such run (give its folder or its {RECORDS})")
     records, notes = _read_records(file)
-    return Run(path=path, records=records, info=info, notes=notes)
+    return Run(path=path, records=latest_of_each(records), info=info, notes=notes)
 
 
 def load_info(folder: Path) -> RunInfo:
@@ -82,6 +85,37 @@ def load_info(folder: Path) -> RunInfo:
     file = folder / RUN_INFO
     data = _parse(file.read_text(encoding="utf-8"), str(file))
     return validated(RunInfo, data, where=str(file))
+
+
+class _KeptPredictions(BaseModel):
+    """The content of predictions.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    environment: Environment
+    """Which the predictions hold for."""
+    cases: dict[str, Predicted]
+
+
+def save_predictions(folder: Path, environment: Environment, predictions: Predictions) -> None:
+    """Keep a run's predictions beside its records, so that continuing it needs no new ones."""
+    known = {key: found for key, found in predictions.items() if found.problem is None}
+    kept = _KeptPredictions(environment=environment, cases=known)
+    _write_whole(folder / PREDICTIONS, kept.model_dump_json())
+
+
+def load_predictions(folder: Path, environment: Environment) -> dict[str, Predicted]:
+    """A run's predictions by case id; none where none were kept, or in another environment.
+
+    Raises InputError where the file can't be understood.
+    """
+    file = folder / PREDICTIONS
+    if not file.is_file():
+        return {}
+    data = _parse(file.read_text(encoding="utf-8"), str(file))
+    kept = validated(_KeptPredictions, data, where=str(file))
+    return kept.cases if kept.environment == environment else {}
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:
