@@ -23,6 +23,7 @@ from reformer_bench.spec.units import format_bytes, format_tokens
 
 _BAR_WIDTH = 20
 _LENGTH_WIDTH = 8
+_INDENT = " " * 6
 
 
 class Reporter(Protocol):
@@ -159,27 +160,19 @@ def fitted(columns: list[str], width: int | None) -> list[str]:
     line = "  ".join(columns)
     if width is None or len(line) <= width:
         return [line]
-    # A column's own padding is of no use once the line is broken.
-    lines, indent = [""], " " * 6
-    for column in columns:
-        text = column.strip() if lines[1:] else column.rstrip()
-        if not lines[-1]:
-            lines[-1] = text
-        elif len(lines[-1]) + 2 + len(text) <= width:
+    *figures, last = columns
+    if len(last) > width - len(_INDENT):
+        # Words may begin on the first line; what is before them is short.
+        return textwrap.wrap(
+            line, width, subsequent_indent=_INDENT, break_on_hyphens=False, break_long_words=False
+        )
+    lines = [figures[0].rstrip()]
+    for text in (column.strip() for column in [*figures[1:], last]):
+        if len(lines[-1]) + 2 + len(text) <= width:
             lines[-1] += f"  {text}"
         else:
-            lines.append(indent + text.strip())
-    return [
-        part
-        for one in lines
-        for part in (
-            [one]
-            if len(one) <= width
-            else textwrap.wrap(
-                one, width, subsequent_indent=indent, drop_whitespace=True, break_on_hyphens=False
-            )
-        )
-    ]
+            lines.append(f"{_INDENT}{text}")
+    return lines
 
 
 def _groups(records: Sequence[Record]) -> list[list[Record]]:

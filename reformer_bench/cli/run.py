@@ -259,13 +259,14 @@ def _reopened(
 
 def _warn_of_load(executor: Executor, info: RunInfo) -> None:
     """Say who keeps this machine busy, before anything is measured on it."""
+    from reformer_bench.cli.console import warn
     from reformer_bench.run.executors.local import LocalExecutor
 
     if not isinstance(executor, LocalExecutor):
         return
     words = executor.look(info.environment)
     if words is not None:
-        click.echo(f"Warning: {words}; times are not to be trusted while it does", err=True)
+        warn(f"{words}; times measured meanwhile are not to be trusted")
 
 
 def _announce(
@@ -332,6 +333,7 @@ def _conclude(
     baseline: str | None,
 ) -> int:
     """Print the final table, write the plots, and say where the files are and what is missing."""
+    from reformer_bench.cli.console import warn
     from reformer_bench.report.coverage import (
         coverage_words,
         load_words,
@@ -359,7 +361,7 @@ def _conclude(
             console.print(again, markup=False, soft_wrap=True)
         words = load_words(ended)
         if words is not None:
-            click.echo(f"Warning: {words}", err=True)
+            warn(words)
     if not measured:
         click.echo("Error: nothing was measured: no case ended with outcome ok", err=True)
         return exits.NOTHING_MEASURED
