@@ -19,11 +19,13 @@ from pydantic import BaseModel, ConfigDict
 from reformer_bench.spec.baseline import BASELINE_VERSION, Baseline
 from reformer_bench.spec.errors import InputError, validated
 from reformer_bench.spec.files import read_text, reading, writing
-from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record
+from reformer_bench.spec.predicted import Predicted, Predictions
+from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record, latest_of_each
 from reformer_bench.spec.suite import Suite
 
 RECORDS = "records.jsonl"
 RUN_INFO = "run.json"
+PREDICTIONS = "predictions.json"
 
 
 class RunInfo(BaseModel):
@@ -64,9 +66,9 @@ def run_folder_name(suite: str, device: str, at: datetime | None = None) -> str:
 def load_run(path: Path | str) -> Run:
     """Load a run from its folder or from a records file.
 
-    A last line that is cut short (the writer was killed) is passed over and noted. Raises
-    InputError where a path can't be read, and naming file and line where a line is corrupt or of a
-    newer schema.
+    Of a case that was tried again the last record counts. A last line that is cut short (the
+    writer was killed) is passed over and noted. Raises InputError where a path can't be read, and
+    naming file and line where a line is corrupt or of a newer schema.
     """
     path = Path(path)
     expected = f"a run's folder or its {RECORDS}"
@@ -84,7 +86,7 @@ def load_run(path: Path | str) -> Run:
     with reading(file, f"a file of records, as {RECORDS} is"):
         content = file.read_bytes()
     records, notes = _records(content, file)
-    return Run(path=path, records=records, info=info, notes=notes)
+    return Run(path=path, records=latest_of_each(records), info=info, notes=notes)
 
 
 def load_info(folder: Path) -> RunInfo:
@@ -92,6 +94,37 @@ def load_info(folder: Path) -> RunInfo:
     file = folder / RUN_INFO
     data = _parse(read_text(file, "what `reformer-bench run` wrote"), str(file))
     return validated(RunInfo, data, where=str(file))
+
+
+class _KeptPredictions(BaseModel):
+    """The content of predictions.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    environment: Environment
+    """Which the predictions hold for."""
+    cases: dict[str, Predicted]
+
+
+def save_predictions(folder: Path, environment: Environment, predictions: Predictions) -> None:
+    """Keep a run's predictions beside its records, so that continuing it needs no new ones."""
+    known = {key: found for key, found in predictions.items() if found.problem is None}
+    kept = _KeptPredictions(environment=environment, cases=known)
+    _write_whole(folder / PREDICTIONS, kept.model_dump_json())
+
+
+def load_predictions(folder: Path, environment: Environment) -> dict[str, Predicted]:
+    """Load a run's predictions by case id; none where none were kept, or in another environment.
+
+    Raises InputError where the file can't be understood.
+    """
+    file = folder / PREDICTIONS
+    if not file.is_file():
+        return {}
+    data = _parse(read_text(file, "what `reformer-bench run` wrote"), str(file))
+    kept = validated(_KeptPredictions, data, where=str(file))
+    return kept.cases if kept.environment == environment else {}
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:

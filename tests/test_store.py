@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Outcome
-from reformer_bench.store import RECORDS, RUN_INFO, RunInfo, RunWriter, load_run, run_folder_name
+from reformer_bench.spec.predicted import Predicted
+from reformer_bench.spec.record import AllocatorMemory, Outcome, PhasePeak
+from reformer_bench.store import (
+    PREDICTIONS,
+    RECORDS,
+    RUN_INFO,
+    RunInfo,
+    RunWriter,
+    load_predictions,
+    load_run,
+    run_folder_name,
+    save_predictions,
+)
 from tests.run.builders import case, environment, record, suite
 
 
@@ -134,3 +145,32 @@ def test_the_folder_has_suite_utc_time_and_device():
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
     assert run_folder_name("smoke", "cuda:1", at) == "smoke-20260102T010405Z-cuda1"
     assert run_folder_name("smoke", "cpu", at.astimezone(UTC)) == "smoke-20260102T010405Z-cpu"
+
+
+def test_of_a_case_tried_again_the_last_record_counts_in_the_place_of_the_first(tmp_path):
+    first = record(case(length=64), Outcome.TIMEOUT)
+    again = record(case(length=64)).model_copy(update={"attempt": 2})
+    between = record(case(length=128))
+    with RunWriter(tmp_path, info()) as writer:
+        for one in (first, between, again):
+            writer.append(one)
+    assert load_run(tmp_path).records == [again, between]
+    assert len((tmp_path / RECORDS).read_text().splitlines()) == 3
+
+
+def test_predictions_come_back_where_the_environment_is_the_same(tmp_path):
+    peak = PhasePeak(phase="forward", allocated_bytes=7)
+    known = Predicted(
+        AllocatorMemory(source="fake-tensor", cold=(peak,)), 9, places={"loss": {"temporary": 7}}
+    )
+    here = environment()
+    save_predictions(tmp_path, here, {"a": known, "b": Predicted(problem="no")})
+    assert load_predictions(tmp_path, here) == {"a": known}, "what failed is tried again"
+    assert load_predictions(tmp_path, environment(torch_version="9")) == {}
+    assert load_predictions(tmp_path / "other", here) == {}
+
+
+def test_damaged_predictions_are_named(tmp_path):
+    (tmp_path / PREDICTIONS).write_text('{"schema_version": 1, "cases": 3}')
+    with pytest.raises(InputError, match=r"predictions\.json: "):
+        load_predictions(tmp_path, environment())

@@ -168,7 +168,7 @@ def _shown(total: int) -> Iterator[Notify]:
     with console.status(f"predicting {counted(total, 'case')}") as status:
 
         def tell(progress: Progress) -> None:
-            if progress.record is None:
+            if not progress.records:
                 case = progress.case
                 status.update(f"{progress.done + 1} of {total}: {case.variant}, {case.workload}")
 

@@ -15,3 +15,9 @@ def make_console() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return Console(width=_PLAIN_WIDTH, highlight=False)
     return console
+
+
+def warn(words: str) -> None:
+    """One warning on stderr; in a terminal broken between words, elsewhere one line."""
+    console = Console(stderr=True, highlight=False)
+    console.print(f"Warning: {words}", markup=False, soft_wrap=not console.is_terminal)

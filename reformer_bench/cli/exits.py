@@ -3,7 +3,9 @@
 REGRESSION = 1
 """``check``: a case needs more than its tolerance allows, or no longer fits."""
 CASE_ERROR = 1
-"""``run``: a case failed for another reason than memory or time, which are results."""
+"""``run``: a case ended in an error of its own; out of memory, out of time are results."""
+NOT_VERIFIED = 1
+"""``max-len --verify``: a sequence that was predicted to fit did not run."""
 REFUTED = 1
 """``claims``: a claim of the paper is refuted."""
 INPUT = 2
@@ -11,6 +13,7 @@ INPUT = 2
 NOT_COMPARABLE = 3
 """``check``: the environments differ in what decides the figures."""
 NOTHING_MEASURED = 4
-"""All went as asked, but no case finished; of ``check``, not every one did."""
+"""Everything went as asked, and no case ended with a result, or (``check``) not every one, or
+(``run``) none of a whole variant because the machine was busy with something else."""
 INTERRUPTED = 130
 """Ctrl-C was pressed; what had finished by then is kept."""

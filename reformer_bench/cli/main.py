@@ -6,13 +6,14 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from reformer_bench import __version__
 from reformer_bench.cli import exits
 from reformer_bench.cli.completion import add_completion
+from reformer_bench.cli.interrupt import ended_by_signals
 from reformer_bench.spec.errors import InputError, did_you_mean
 from reformer_bench.spec.files import why
 
@@ -34,6 +35,10 @@ COMMANDS = {
 """The module of each command; it holds a click command of the command's name."""
 
 
+class InterruptedByUserError(Exception):
+    """Ctrl-C, or a request to terminate."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is asked for."""
 
@@ -49,6 +54,14 @@ class LazyGroup(click.Group):
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return add_completion(command)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but an interrupt is told in one line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # click's own handling would add an empty line.
+            raise InterruptedByUserError from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -84,23 +97,38 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     wrong, said in one line; 3 ``check`` found nothing comparable; 4 nothing was measured, or cases
     are missing; 130 interrupted.
     """
-    try:
-        code = cli.main(args=arguments, prog_name="reformer-bench", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(exits.INPUT)
-    except click.ClickException as error:
+    with ended_by_signals() as asked_to_end:
+        try:
+            code = cli.main(args=arguments, prog_name="reformer-bench", standalone_mode=False)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(exits.INPUT)
+        except (click.Abort, KeyboardInterrupt, InterruptedByUserError):
+            _exit_interrupted()
+        except Exception as error:
+            if asked_to_end():
+                # An interrupt inside of an import or of torch comes out as something else.
+                _exit_interrupted()
+            _exit_for(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_interrupted() -> NoReturn:
+    click.echo("Interrupted.", err=True)
+    sys.exit(exits.INTERRUPTED)
+
+
+def _exit_for(error: Exception) -> NoReturn:
+    """Say in one line what the user can mend, and exit; raise anything else again."""
+    if isinstance(error, click.ClickException):
         click.echo(f"Error: {error.format_message()}{_hint(error)}", err=True)
         sys.exit(error.exit_code)
-    except InputError as error:
+    if isinstance(error, InputError):
         click.echo(f"Error: {error}", err=True)
         sys.exit(exits.INPUT)
-    except OSError as error:
+    if isinstance(error, OSError):
         # What no command foresaw: a disk that is full, a folder that may not be looked into.
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"Error: {where}{why(error)}", err=True)
         sys.exit(exits.INPUT)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        sys.exit(exits.INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+    raise error

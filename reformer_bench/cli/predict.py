@@ -60,9 +60,17 @@ def predict(
     """
     fit_in = target(device, memory_budget)
     cases = cases_of(options, seq_len, fit_in.profile.kind)
-    from reformer_bench.run.predict import predict_case
+    from reformer_bench.cli.predicting import progress_of
+    from reformer_bench.spec.units import format_tokens
 
-    lines = [_Line(case, predict_case(case, profile=fit_in.profile)) for case in cases]
+    lines = []
+    with progress_of("predicting", len(cases)) as tell:
+        from reformer_bench.run.predict import predict_case
+
+        for case in cases:
+            tell(now=f"{case.variant} at {format_tokens(case.length)} tokens")
+            lines.append(_Line(case, predict_case(case, profile=fit_in.profile)))
+            tell()
     if output_format == "table":
         from reformer_bench.cli.console import make_console
 

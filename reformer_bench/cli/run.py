@@ -69,6 +69,11 @@ if TYPE_CHECKING:
 @click.option(
     "--case-timeout", type=float, metavar="SECONDS", help="Stop a case that takes longer."
 )
+@click.option(
+    "--retry",
+    is_flag=True,
+    help="Run again the cases of --out that have no result: time limits, errors, out of memory.",
+)
 @click.option("--dry-run", is_flag=True, help="List what would run, and run nothing.")
 @click.option(
     "--executor",
@@ -123,6 +128,8 @@ def _run(
         )
     if asked.out is not None:
         _check_folder(asked.out)
+    if asked.retry:
+        _check_retry(asked.out)
     if not asked.dry_run:
         for part in parts:
             run_options.check_installed(part)
@@ -141,9 +148,12 @@ def _run(
     run_options.check_budget(info)
     folder = asked.out or Path("results") / run_folder_name(suite.name, description.device)
     earlier = _earlier(folder, info, cases, same_host=asked.executor == "local")
-    _announce(info, cases, earlier, folder, console, asked)
-    records = _measure(asked, executor, info, parts, earlier, folder, console)
-    return _conclude(records, folder, console, asked.quiet, suite.baseline_variant)
+    again = _reopened(earlier, cases, parts, asked)
+    _announce(info, cases, earlier, again, folder, console, asked)
+    if not asked.quiet:
+        _warn_of_load(executor, info)
+    records = _measure(asked, executor, info, parts, earlier, again, folder, console)
+    return _conclude(records, cases, folder, console, asked.quiet, suite.baseline_variant)
 
 
 def _describe(asked: run_options.Options, executor: Executor, console: Console) -> Description:
@@ -160,22 +170,28 @@ def _measure(
     info: RunInfo,
     parts: list[Suite],
     earlier: Run | None,
+    again: list[Record],
     folder: Path,
     console: Console,
 ) -> list[Record]:
     from reformer_bench.cli.progress import make_reporter
     from reformer_bench.run.expand import expand_parts
     from reformer_bench.run.parts import measure_parts
-    from reformer_bench.store import RunWriter
+    from reformer_bench.store import RunWriter, load_predictions, save_predictions
 
     began = time.monotonic()
     cases = expand_parts(parts, info.device)
-    records = [] if earlier is None else list(earlier.records)
+    open_ids = {record.case_id for record in again}
+    records = [] if earlier is None else earlier.records
+    records = [record for record in records if record.case_id not in open_ids]
+    kept = load_predictions(folder, info.environment)
     known = {record.case_id for record in records}
     pending = [case for case in cases if case.id not in known]
-    predictions = run_options.predictions(pending, asked, executor, console)
+    predictions = run_options.predictions(pending, asked, executor, kept)
     reporter = make_reporter(console, cases, quiet=asked.quiet)
     with RunWriter(folder, info) as writer:
+        if len(predictions) > len(kept):
+            save_predictions(folder, info.environment, predictions)
         reporter.start()
         try:
             measure_parts(
@@ -184,6 +200,7 @@ def _measure(
                 writer,
                 info,
                 records=records,
+                reopened=again,
                 predictions=predictions,
                 spent_s=time.monotonic() - began,
                 notify=reporter.tell,
@@ -223,10 +240,50 @@ def _earlier(folder: Path, info: RunInfo, cases: list[Case], *, same_host: bool)
     return earlier
 
 
+def _check_retry(folder: Path | None) -> None:
+    """InputError where there is no run whose cases could be run again."""
+    from reformer_bench.store import RECORDS
+
+    if folder is None:
+        raise InputError("--retry: give the folder of the run with --out")
+    if not (folder / RECORDS).is_file():
+        raise InputError(f"--retry: --out {folder} holds no run")
+
+
+def _reopened(
+    earlier: Run | None, cases: list[Case], parts: list[Suite], asked: run_options.Options
+) -> list[Record]:
+    """Records of an earlier run whose cases are run again."""
+    from reformer_bench.run.expand import device_kind
+    from reformer_bench.run.resume import reopened
+
+    if earlier is None:
+        return []
+    by_suite = {part.name: part for part in parts}
+
+    def limit_s(case: Case) -> float:
+        return by_suite[case.suite].on(device_kind(case.device)).case_timeout_s
+
+    return reopened(earlier, cases, limit_s, retry=asked.retry)
+
+
+def _warn_of_load(executor: Executor, info: RunInfo) -> None:
+    """Say who keeps this machine busy, before anything is measured on it."""
+    from reformer_bench.cli.console import warn
+    from reformer_bench.run.executors.local import LocalExecutor
+
+    if not isinstance(executor, LocalExecutor):
+        return
+    words = executor.look(info.environment)
+    if words is not None:
+        warn(f"{words}; times measured meanwhile are not to be trusted")
+
+
 def _announce(
     info: RunInfo,
     cases: list[Case],
     earlier: Run | None,
+    again: list[Record],
     folder: Path,
     console: Console,
     asked: run_options.Options,
@@ -241,9 +298,11 @@ def _announce(
         return
     for note in earlier.notes:
         console.print(note, markup=False)
-    known = {record.case_id for record in earlier.records}
-    kept = sum(case.id in known for case in cases)
-    console.print(f"{kept} of them have a record there already and are not repeated", markup=False)
+    from reformer_bench.report.coverage import kept_words
+
+    asked_ids = {case.id for case in cases}
+    known = [record for record in earlier.records if record.case_id in asked_ids]
+    console.print(kept_words(len(cases), known, again), markup=False)
 
 
 def _counted(n_cases: int) -> str:
@@ -258,10 +317,10 @@ def _list_cases(
     console: Console,
 ) -> int:
     from reformer_bench.cli.progress import case_name
-    from reformer_bench.run.predictions import Predicted
+    from reformer_bench.spec.predicted import Predicted
     from reformer_bench.spec.units import format_bytes
 
-    predictions = run_options.predictions(cases, asked, executor, console)
+    predictions = run_options.predictions(cases, asked, executor)
     width = max(len(case.variant) for case in cases)
     for case in cases:
         line = f"{case.id}  {case_name(case, width)}"
@@ -276,9 +335,21 @@ def _list_cases(
 
 
 def _conclude(
-    records: list[Record], folder: Path, console: Console, quiet: bool, baseline: str | None
+    records: list[Record],
+    cases: list[Case],
+    folder: Path,
+    console: Console,
+    quiet: bool,
+    baseline: str | None,
 ) -> int:
-    """Print the final table, write the plots, and say where the files are."""
+    """Print the final table, write the plots, and say where the files are and what is missing."""
+    from reformer_bench.cli.console import warn
+    from reformer_bench.report.coverage import (
+        coverage_words,
+        load_words,
+        lost_variants,
+        retry_words,
+    )
     from reformer_bench.report.plots import write_plots
     from reformer_bench.report.tables import summary_table
     from reformer_bench.spec.record import Outcome
@@ -286,14 +357,31 @@ def _conclude(
 
     measured = any(record.outcome is Outcome.OK for record in records)
     written = write_plots(records, folder, formats=("png", "svg")) if measured else []
+    asked_ids = {case.id for case in cases}
+    ended = [record for record in records if record.case_id in asked_ids]
     if not quiet:
         console.print()
         console.print(summary_table(records, baseline))
         console.print()
         for path in (folder / RECORDS, *written):
             console.print(str(path), markup=False, soft_wrap=True)
+        console.print(coverage_words(ended), markup=False)
+        again = retry_words(ended, folder)
+        if again is not None:
+            console.print(again, markup=False, soft_wrap=True)
+        words = load_words(ended)
+        if words is not None:
+            warn(words)
     if not measured:
         click.echo("Error: no case finished, so nothing was measured", err=True)
+        return exits.NOTHING_MEASURED
+    lost = lost_variants(ended)
+    if lost:
+        click.echo(
+            f"Error: nothing was measured of {', '.join(lost)}: time limits were met while other "
+            f"processes took the processors; --out {folder} --retry runs these cases again",
+            err=True,
+        )
         return exits.NOTHING_MEASURED
     failed = sum(record.outcome is Outcome.ERROR for record in records)
     if failed:

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 from reformer_bench.spec.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from reformer_bench.run.executor import Executor
-    from reformer_bench.run.predictions import Predictions
     from reformer_bench.spec.case import Case
+    from reformer_bench.spec.predicted import Predictions
     from reformer_bench.spec.suite import Suite
     from reformer_bench.store import RunInfo
 
@@ -36,6 +34,7 @@ class Options:
     dry_run: bool
     executor: str
     quiet: bool
+    retry: bool = False
     predict: bool = True
     device_profile: str | None = None
 
@@ -117,19 +116,27 @@ def check_budget(info: RunInfo) -> None:
 
 
 def predictions(
-    cases: list[Case], asked: Options, executor: Executor, console: Console
+    cases: list[Case],
+    asked: Options,
+    executor: Executor,
+    kept: Predictions | None = None,
 ) -> Predictions:
-    """Predict each case, by its id; none where the user asked for no predictions."""
+    """What each case will take, by its id; nothing where the user asked for none.
+
+    ``kept`` are those made before, which are not made again.
+    """
     if not asked.predict:
         return {}
+    from reformer_bench.cli.predicting import progress_of
     from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.run.predictions import predict_all
 
     warm = executor.server if isinstance(executor, LocalExecutor) else None
-    if asked.quiet:
-        return predict_all(cases, asked.device_profile, warm)
-    with console.status(f"predicting the memory of {len(cases)} cases"):
-        return predict_all(cases, asked.device_profile, warm)
+    found = dict(kept or {})
+    missing = [case for case in cases if case.id not in found]
+    with progress_of("predicting memory", len(missing), quiet=asked.quiet) as tell:
+        found.update(predict_all(missing, asked.device_profile, warm, tell))
+    return found
 
 
 def make_executor(asked: Options) -> Executor:

@@ -41,7 +41,7 @@ def run_predicted(
     folder = asked.out or Path("results") / run_folder_name(suite.name, f"none-{profile.name}")
     if not asked.dry_run and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"--out {folder}: is not empty: predictions go to a folder of their own")
-    found = run_options.predictions(cases, asked, executor, console)
+    found = run_options.predictions(cases, asked, executor)
     environment = _environment(executor.describe("cpu").environment, profile)
     records = [predicted_record(case, found[case.id], environment, budget) for case in cases]
     if not asked.dry_run:

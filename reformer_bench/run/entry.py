@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reformer_bench.run.forkserver import tell
 from reformer_bench.run.order import Description, WorkOrder
 from reformer_bench.spec.case import Case
 from reformer_bench.spec.errors import InputError
 from reformer_bench.spec.record import Record
 
 if TYPE_CHECKING:
-    from reformer_bench.run.predictions import Predicted
+    from reformer_bench.spec.predicted import Predicted
 
 PRELOAD = ("reformer_bench.run.preload",)
 """What a fork server imports so that these start at once."""
@@ -43,10 +44,10 @@ def matmul_speed(device: str, dtype: str) -> float | None:
 
 
 def predict(cases: list[Case], profile: str | None) -> list[Predicted]:
-    """Predict cases one after another; each that can't be predicted says why."""
+    """Predict cases one after another, telling of each; what can't be predicted says why."""
     from reformer_bench.run.predict import predict_case
-    from reformer_bench.run.predictions import Predicted
     from reformer_bench.spec.devices import device_profile
+    from reformer_bench.spec.predicted import Predicted
 
     on = None if profile is None else device_profile(profile)
     found = []
@@ -62,4 +63,5 @@ def predict(cases: list[Case], profile: str | None) -> list[Predicted]:
             for (place, kind), count in prediction.places.items():
                 places.setdefault(place, {})[kind] = count
             found.append(Predicted(prediction.memory, prediction.flops, places=places))
+        tell(1)
     return found

@@ -1,58 +1,161 @@
-"""Forecasts how long a case will take, from shorter cases of its series."""
+"""Forecast: how long a case will take, from its operations and the speed that others reached."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from reformer_bench.run.order import WorkOrder
+from reformer_bench.run.sampling_plan import COUNTED_STEP_MS, n_warmup_steps
+from reformer_bench.spec.case import Case
+from reformer_bench.spec.predicted import Predictions
 from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.suite import DeviceTable
 
-_LOWEST_POWER, _HIGHEST_POWER = 0.5, 2.2
+# Bounds of d log time / d log operations, and of d log time / d log length where operations are
+# not known: what two lengths seem to show is not believed beyond them.
+_POWERS_OF_OPERATIONS = (0.8, 1.3)
+_POWERS_OF_LENGTH = (0.5, 2.2)
+_MOST_SLOWDOWN = 3.0
+_USUAL_SLOWDOWN = 1.1
+"""Of a step under the probes."""
 
 
-def step_ms(history: Iterable[Record], length: int) -> float | None:
-    """Return the time of one step at a length, in ms; None without a shorter case that
-    ended.
+@dataclass(frozen=True)
+class Estimate:
+    """How long a whole case may take."""
 
-    It continues the power law through the last two lengths. Through one point the step is taken to
-    grow with the length, since underestimating costs a killed case and overestimating a result.
-    """
-    points = sorted(
-        (record.case.length, median(sample.total_ms for sample in record.timing.warm))
-        for record in history
-        if record.outcome is Outcome.OK and record.timing is not None and record.timing.warm
-    )
-    points = [point for point in points if point[0] < length and point[1] > 0]
-    if not points:
+    ms: float
+    is_own: bool
+    """From shorter cases of its series; else from the speed of other models, a rough guess: they
+    differ by a factor of four and more."""
+    disturbed: bool
+    """From cases that were disturbed, all of them."""
+
+
+class Forecast:
+    """What the records of a run and the predicted operations say about cases to come."""
+
+    def __init__(
+        self, records: Sequence[Record], predictions: Predictions, limits: DeviceTable
+    ) -> None:
+        self._ended = [
+            record
+            for record in records
+            if record.outcome is Outcome.OK and (_step_ms(record) or 0.0) > 0.0
+        ]
+        self._predictions = predictions
+        self._limits = limits
+
+    def of(self, case: Case) -> Estimate | None:
+        """The time of a case; None where nothing is known that it could be taken from."""
+        own = [
+            record
+            for record in self._ended
+            if record.case.series == case.series and record.case.length < case.length
+        ]
+        if not own:
+            return self.roughly(case)
+        known, disturbed = _undisturbed(own)
+        known.sort(key=lambda record: record.case.length)
+        return Estimate(self._case_ms(self._continued(known, case), known[-1]), True, disturbed)
+
+    def roughly(self, case: Case) -> Estimate | None:
+        """The time of a case at the speed of other models at the nearest length."""
+        operations = self._operations(case.id)
+        others = [
+            record
+            for record in self._ended
+            if record.case.workload == case.workload
+            and record.case.series != case.series
+            and self._operations_of(record)
+        ]
+        if operations is None or not others:
+            return None
+        known, disturbed = _undisturbed(others)
+        distance = min(_distance(record, case) for record in known)
+        near = [record for record in known if _distance(record, case) == distance]
+        ms_per_operation = median(_step(r) / (self._operations_of(r) or 1) for r in near)
+        return Estimate(self._case_ms(operations * ms_per_operation, None), False, disturbed)
+
+    def _continued(self, known: list[Record], case: Case) -> float:
+        """The time of a step, in milliseconds, from shorter lengths in their order.
+
+        Grows as the operations do, or as the power of them that the last two lengths show; where
+        operations are not known, as the length. Underestimating costs a killed case and
+        overestimating a result.
+        """
+        last = known[-1]
+        size: dict[str, float] = {case.id: case.length}
+        size |= {record.case_id: record.case.length for record in known}
+        bounds, power = _POWERS_OF_LENGTH, 1.0
+        operations = {case.id: self._operations(case.id)}
+        operations |= {record.case_id: self._operations_of(record) for record in known[-2:]}
+        if all(operations.values()):
+            size |= {key: float(count or 0) for key, count in operations.items()}
+            bounds = _POWERS_OF_OPERATIONS
+        if len(known) > 1 and size[known[-2].case_id] < size[last.case_id]:
+            before = known[-2]
+            power = math.log(_step(last) / _step(before))
+            power /= math.log(size[last.case_id] / size[before.case_id])
+            power = min(bounds[1], max(bounds[0], power))
+        return float(_step(last) * (size[case.id] / size[last.case_id]) ** power)
+
+    def _case_ms(self, step_ms: float, last: Record | None) -> float:
+        """A whole case: steps under the probes, for counting and for warming up, and samples.
+
+        What a case took beyond these (starting, building, taking down) it takes again.
+        """
+        if last is not None:
+            beyond = last.wall_ms - self._steps_ms(_step(last), _slowdown(last))
+            return self._steps_ms(step_ms, _slowdown(last)) + max(0.0, beyond)
+        beyond = median(r.wall_ms - self._steps_ms(_step(r), _slowdown(r)) for r in self._ended)
+        return self._steps_ms(step_ms, _USUAL_SLOWDOWN) + max(0.0, beyond)
+
+    def _steps_ms(self, step_ms: float, slowdown: float) -> float:
+        limits = self._limits
+        if limits.max_samples == 0:
+            return step_ms * slowdown
+        samples = limits.sample_time_s * 1e3 / step_ms
+        samples = max(limits.min_samples, min(limits.max_samples, math.ceil(samples)))
+        counted = step_ms <= COUNTED_STEP_MS
+        warmup = n_warmup_steps(limits.sample_time_s, step_ms)
+        return step_ms * (2 * slowdown + counted + warmup + samples)
+
+    def _operations(self, case_id: str) -> int | None:
+        predicted = self._predictions.get(case_id)
+        return None if predicted is None else predicted.flops
+
+    def _operations_of(self, record: Record) -> int | None:
+        counted = None if record.timing is None else record.timing.flops
+        return self._operations(record.case_id) or counted
+
+
+def _step_ms(record: Record) -> float | None:
+    if record.timing is None:
         return None
-    last_length, last_ms = points[-1]
-    power = 1.0
-    if len(points) > 1 and points[-2][0] < last_length:
-        before_length, before_ms = points[-2]
-        power = math.log(last_ms / before_ms) / math.log(last_length / before_length)
-        power = min(_HIGHEST_POWER, max(_LOWEST_POWER, power))
-    return float(last_ms * (length / last_length) ** power)
+    warm = [sample.total_ms for sample in record.timing.warm]
+    return median(warm) if warm else record.timing.cold.total_ms
 
 
-def case_ms(history: Iterable[Record], order: WorkOrder) -> float | None:
-    """Return the time of a whole case in ms; None where nothing is known of its series.
+def _step(record: Record) -> float:
+    step_ms = _step_ms(record)
+    assert step_ms is not None
+    return step_ms
 
-    A case makes two steps under the probes, each as much slower than a timed step as the last
-    case's cold one was, and then the timed steps.
-    """
-    records = list(history)
-    step = step_ms(records, order.case.length)
-    if step is None:
-        return None
-    last = max(
-        (r for r in records if r.timing is not None and r.timing.warm),
-        key=lambda record: record.case.length,
-    )
-    assert last.timing is not None
-    slowdown = max(1.0, last.timing.cold.total_ms / median(s.total_ms for s in last.timing.warm))
-    # A long case amortises what a short one spends on starting up.
-    slowdown = min(slowdown, 3.0)
-    samples = max(order.min_samples, min(order.max_samples, order.sample_time_s * 1e3 / step))
-    return last.timing.build_ms + step * (2 * slowdown + samples)
+
+def _slowdown(record: Record) -> float:
+    """Of a step under the probes against a timed one."""
+    assert record.timing is not None
+    return min(_MOST_SLOWDOWN, max(1.0, record.timing.cold.total_ms / _step(record)))
+
+
+def _distance(record: Record, case: Case) -> float:
+    return abs(math.log(record.case.length / case.length))
+
+
+def _undisturbed(records: list[Record]) -> tuple[list[Record], bool]:
+    """The records that were not disturbed, or all of them where every one was, and whether."""
+    calm = [record for record in records if not record.was_disturbed]
+    return (calm, False) if calm else (list(records), True)

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, BinaryIO
@@ -29,6 +29,9 @@ from typing import Any, BinaryIO
 _KILL_PATIENCE_S = 60.0
 _TAIL_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
+
+_caller: Connection | None = None
+"""Of a worker, the way to who called it."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,22 @@ class Ended:
     exit_code: int | None = None
     last_words: str = ""
     """The last line the worker printed."""
+    cpu_s: float | None = None
+    """Processor time that it took, of all its threads, and of the server that forked it; None where
+    it never got there."""
 
 
 class ForkServer:
     """Runs functions, one at a time, in fresh processes forked from a warm one.
 
     ``preload`` names the modules imported beforehand. None of them may start threads that hold
-    locks, run parallel regions, or touch CUDA while being imported.
+    locks, run parallel regions, or touch CUDA while being imported. ``settings`` are environment
+    variables of the server and its workers, on top of the caller's.
     """
 
-    def __init__(self, preload: Sequence[str]) -> None:
+    def __init__(self, preload: Sequence[str], settings: Mapping[str, str] | None = None) -> None:
         self._preload = list(preload)
+        self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
 
@@ -75,6 +83,7 @@ class ForkServer:
             [sys.executable, "-c", program],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **self._settings},
             start_new_session=True,
         )
         theirs.close()
@@ -90,17 +99,22 @@ class ForkServer:
             raise
 
     def call(
-        self, function: Callable[..., Any], *args: Any, timeout_s: float | None = None
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        timeout_s: float | None = None,
+        told: Callable[[Any], None] = lambda value: None,
     ) -> Ended:
         """Run ``function(*args)`` in a fresh process and tell how it ended.
 
         The function and its arguments go by pickle. After ``timeout_s`` the worker is killed.
+        ``told`` gets what the function tells on its way, see ``tell``.
         An exception here, KeyboardInterrupt included, takes server and worker down.
         """
         self.start()
         assert self._control is not None
         try:
-            return self._call(self._control, pickle.dumps((function, args)), timeout_s)
+            return self._call(self._control, pickle.dumps((function, args)), timeout_s, told)
         except (EOFError, ConnectionError):
             self.close()
             return Ended(start_ms=None, error="the fork server was killed")
@@ -108,7 +122,13 @@ class ForkServer:
             self.close()
             raise
 
-    def _call(self, control: Connection, work: bytes, timeout_s: float | None) -> Ended:
+    def _call(
+        self,
+        control: Connection,
+        work: bytes,
+        timeout_s: float | None,
+        told: Callable[[Any], None],
+    ) -> Ended:
         asked = time.monotonic()
         control.send(("run", work))
         deadline = None if timeout_s is None else asked + timeout_s
@@ -128,8 +148,10 @@ class ForkServer:
             elif kind == "result":
                 finished, result = pickle.loads(content)
                 outcome.update(result)
+            elif kind == "told":
+                told(content)
             elif kind == "exit":
-                status, last_words = content
+                status, last_words, cpu_s = content
                 break
         return Ended(
             start_ms=None if started is None else (started - asked) * 1e3,
@@ -137,6 +159,7 @@ class ForkServer:
             signal=signal.Signals(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else None,
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             last_words=last_words,
+            cpu_s=cpu_s,
             **outcome,
         )
 
@@ -160,18 +183,22 @@ def serve(descriptor: int, preload: Sequence[str]) -> None:
     # What is here stays: a worker's collector must not touch, and so copy, these pages.
     gc.collect()
     gc.freeze()
-    control.send("ready")
+    # A caller that went away meanwhile is no error.
+    with contextlib.suppress(BrokenPipeError):
+        control.send("ready")
     while True:
         try:
             kind, work = control.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         if kind == "run":
-            _supervise(control, work)
+            with contextlib.suppress(BrokenPipeError):
+                _supervise(control, work)
 
 
 def _supervise(control: Connection, work: bytes) -> None:
     """Fork one worker, pass on what it says, and report its end."""
+    own_s = time.process_time()
     reader, writer = Pipe(duplex=False)
     with tempfile.TemporaryFile() as output:
         pid = os.fork()
@@ -190,9 +217,10 @@ def _supervise(control: Connection, work: bytes) -> None:
                 except EOFError:
                     break
                 control.send(pickle.loads(message))
-        _, status = os.waitpid(pid, 0)
+        _, status, usage = os.wait4(pid, 0)
         reader.close()
-        control.send(("exit", (status, _last_line(output))))
+        cpu_s = usage.ru_utime + usage.ru_stime + time.process_time() - own_s
+        control.send(("exit", (status, _last_line(output), cpu_s)))
 
 
 def _obey(control: Connection, pid: int) -> bool:
@@ -206,7 +234,9 @@ def _obey(control: Connection, pid: int) -> bool:
 
 
 def _work(work: bytes, writer: Connection, output: BinaryIO) -> None:
-    """Live the worker's whole life; this never returns."""
+    """The worker's whole life; never returns."""
+    global _caller
+    _caller = writer
     writer.send_bytes(pickle.dumps(("hello", time.monotonic())))
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -224,6 +254,12 @@ def _work(work: bytes, writer: Connection, output: BinaryIO) -> None:
     writer.send_bytes(pickle.dumps(("result", content)))
     # Not sys.exit: nothing of the server's may be torn down or flushed twice.
     os._exit(0)
+
+
+def tell(value: Any) -> None:
+    """Say something to the caller from inside a worker; outside of one, nobody listens."""
+    if _caller is not None:
+        _caller.send_bytes(pickle.dumps(("told", value)))
 
 
 def _last_line(output: BinaryIO) -> str:

@@ -23,7 +23,7 @@ class WorkOrder:
     max_samples: int
     sample_time_s: float
     memory_budget_bytes: int | None = None
-    """What the case may take beyond an idle worker; None for what the device has."""
+    """What torch's allocator may hand out to the case; None: what the device has."""
 
 
 @dataclass(frozen=True)

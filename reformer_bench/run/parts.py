@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from reformer_bench.run.executor import Executor
 from reformer_bench.run.expand import device_kind, expand, expand_parts
-from reformer_bench.run.predictions import Predictions
 from reformer_bench.run.session import Notify, Progress, Session
-from reformer_bench.spec.record import Record
+from reformer_bench.spec.predicted import Predictions
+from reformer_bench.spec.record import Record, latest_of_each
 from reformer_bench.spec.suite import Suite
 from reformer_bench.store import RunInfo, RunWriter
 
@@ -21,15 +21,17 @@ def measure_parts(
     info: RunInfo,
     *,
     records: list[Record],
+    reopened: Sequence[Record] = (),
     predictions: Predictions,
     spent_s: float,
     notify: Notify,
 ) -> None:
     """Measure every part; each record is added to ``records`` the moment it is written.
 
-    ``records`` holds those of an earlier run of the folder already. ``spent_s`` was taken before
-    anything was measured, and counts against the limits of a run of a single suite; where there are
-    several, no one of them is charged with what was done for all.
+    ``records`` holds those of an earlier run of the folder already, but not those that are
+    ``reopened``, whose cases are run again. ``spent_s`` was taken before anything was measured, and
+    counts against the limits of a run of a single suite; where there are several, no one of them is
+    charged with what was done for all.
     """
     kind = device_kind(info.device)
     known = {record.case_id for record in records}
@@ -39,8 +41,7 @@ def measure_parts(
         after_s = sum(_expected_s(later, info.device) for later in parts[number + 1 :])
 
         def tell(progress: Progress, after_s: float = after_s) -> None:
-            if progress.record is not None:
-                records.append(progress.record)
+            records[:] = latest_of_each([*records, *progress.records])
             left_s = None if progress.left_s is None else progress.left_s + after_s
             notify(replace(progress, total=total, left_s=left_s))
 
@@ -54,6 +55,7 @@ def measure_parts(
             predictions=predictions,
             spent_s=spent_s if len(parts) == 1 else 0.0,
             earlier=tuple(records),
+            reopened=reopened,
             notify=tell,
         )
         session.run()

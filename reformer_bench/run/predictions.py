@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from reformer_bench.run import entry
 from reformer_bench.run.forkserver import ForkServer
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.record import (
-    AllocatorMemory,
-    Environment,
-    Memory,
-    Outcome,
-    Record,
-)
+from reformer_bench.spec.predicted import Predicted, Predictions
+from reformer_bench.spec.record import Environment, Memory, Outcome, Record
 from reformer_bench.spec.units import format_bytes
 
 # A worker starts in seconds and predicts about two cases a second.
@@ -25,38 +20,16 @@ _CASES_OF_A_WORKER = 8
 _MOST_WORKERS = 8
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What was found out about one case; ``problem`` says why nothing was."""
-
-    memory: AllocatorMemory | None = None
-    flops: int | None = None
-    problem: str | None = None
-    places: dict[str, dict[str, int]] | None = None
-    """What is alive at the peak, in bytes, by part of the model and then by kind of memory."""
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """The allocator's peak, in bytes."""
-        return None if self.memory is None else self.memory.peak_allocated_bytes
-
-    def added_to(self, memory: Memory) -> Memory:
-        """Return a record's memory, with what was predicted for it."""
-        return memory.model_copy(
-            update={"predicted_peak_bytes": self.peak_bytes, "predicted_places": self.places}
-        )
-
-
-Predictions = Mapping[str, Predicted]
-"""What was predicted, by case id."""
-
-
 def predict_all(
-    cases: Sequence[Case], profile: str | None = None, warm: ForkServer | None = None
+    cases: Sequence[Case],
+    profile: str | None = None,
+    warm: ForkServer | None = None,
+    told: Callable[[], None] = lambda: None,
 ) -> Predictions:
     """Predict each case, on a device profile or else on the case's kind of device.
 
-    ``warm`` is a fork server that may be there already and is left running.
+    ``warm`` is a fork server that may be there already and is left running. ``told`` is called when
+    a case is done, in any thread, never by two at once.
     """
     if not cases:
         return {}
@@ -66,24 +39,45 @@ def predict_all(
     shares = [list(cases[start::n_workers]) for start in range(n_workers)]
     own = [ForkServer(entry.PRELOAD) for _ in shares[0 if warm is None else 1 :]]
     servers = own if warm is None else [warm, *own]
+    stopping, telling = threading.Event(), threading.Lock()
+
+    def tell_alone() -> None:
+        with telling:
+            told()
+
+    def share(server: ForkServer, of: list[Case]) -> list[Predicted]:
+        return _share(server, of, profile, stopping, tell_alone)
+
     with ThreadPoolExecutor(n_workers) as pool:
         try:
-            found = list(pool.map(_share, servers, shares, [profile] * n_workers))
+            found = list(pool.map(share, servers, shares))
         except BaseException:
             # The pool waits for its threads, and they for their servers.
+            stopping.set()
             for one in servers:
                 one.close()
             raise
         finally:
             for one in own:
                 one.close()
-    results = [result for share in found for result in share]
-    ordered = [case for share in shares for case in share]
+    results = [result for part in found for result in part]
+    ordered = [case for part in shares for case in part]
     return {case.id: result for case, result in zip(ordered, results, strict=True)}
 
 
-def _share(server: ForkServer, cases: list[Case], profile: str | None) -> list[Predicted]:
-    ended = server.call(entry.predict, cases, profile, timeout_s=None)
+def _share(
+    server: ForkServer,
+    cases: list[Case],
+    profile: str | None,
+    stopping: threading.Event,
+    told: Callable[[], None],
+) -> list[Predicted]:
+    """What one worker finds out; nothing once everything is to stop."""
+    server.start()
+    if stopping.is_set():
+        server.close()
+        return []
+    ended = server.call(entry.predict, cases, profile, timeout_s=None, told=lambda _: told())
     if not ended.returned:
         problem = f"the predicting worker failed: {ended.error or ended.last_words}"
         return [Predicted(problem=problem)] * len(cases)

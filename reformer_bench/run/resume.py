@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from reformer_bench.run import skip
+from reformer_bench.run.expand import device_kind
 from reformer_bench.spec.case import Case
 from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Environment, Record
+from reformer_bench.spec.record import Environment, Outcome, Record
 from reformer_bench.spec.units import format_bytes, format_tokens
 from reformer_bench.store import Run, RunInfo
 
@@ -42,6 +44,41 @@ def check_continues(
             "take another folder"
         )
     _check_cases(run, cases)
+
+
+def reopened(
+    run: Run, cases: Iterable[Case], limit_s: Callable[[Case], float], *, retry: bool
+) -> list[Record]:
+    """The records of a run that don't keep their cases from being run again.
+
+    Those that met a time limit, where ``limit_s`` gives the case more now; with ``retry`` every one
+    without a result; and those that were skipped for one of them.
+    """
+    asked = {case.id for case in cases}
+    known = [record for record in run.records if record.case_id in asked]
+    again = {
+        record.case_id
+        for record in known
+        if record.outcome is not Outcome.OK and (retry or _has_longer(record, run, limit_s))
+    }
+    standing = [record for record in run.records if record.case_id not in again]
+    again |= {
+        record.case_id
+        for record in known
+        if record.outcome is Outcome.SKIPPED and skip.stopped_by(record.case, standing) is None
+    }
+    return [record for record in known if record.case_id in again]
+
+
+def _has_longer(record: Record, run: Run, limit_s: Callable[[Case], float]) -> bool:
+    """Whether a case that met its time limit gets more time now."""
+    if record.outcome is not Outcome.TIMEOUT:
+        return False
+    before = record.time_limit_s
+    if before is None and run.info is not None and run.info.suite.variants:
+        # Written before records said it.
+        before = run.info.suite.on(device_kind(record.case.device)).case_timeout_s
+    return before is not None and limit_s(record.case) > before
 
 
 def _budget(count: int | None) -> str:

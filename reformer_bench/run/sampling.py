@@ -10,12 +10,9 @@ import torch
 
 from reformer_bench.measure.clock import StepClock
 from reformer_bench.run.order import WorkOrder
+from reformer_bench.run.sampling_plan import n_warmup_steps
 from reformer_bench.run.workloads import Workload
 from reformer_bench.spec.record import StepSample
-
-# Warm-up beyond the probed steps: as long as it stays a small part of the sampling time.
-_WARMUP_SHARE = 0.25
-_WARMUP_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,7 @@ def timed_steps(
     have run already.
     """
     clock = StepClock(device)
-    share_ms = order.sample_time_s * 1e3 * _WARMUP_SHARE
-    n_warmup = min(_WARMUP_STEPS, int(share_ms / max(last.total_ms, 1e-3)))
+    n_warmup = n_warmup_steps(order.sample_time_s, last.total_ms)
     for _ in range(n_warmup):
         workload.step(clock.phase)
         clock.finish()

@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from reformer_bench.run import forecast, skip
+from reformer_bench.run import skip
+from reformer_bench.run.doubt import doubt, hopeless
 from reformer_bench.run.executor import Executor
+from reformer_bench.run.forecast import Forecast
 from reformer_bench.run.order import WorkOrder
-from reformer_bench.run.predictions import Predictions, over_budget_message
+from reformer_bench.run.predictions import over_budget_message
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.record import Environment, Outcome, Record
+from reformer_bench.spec.predicted import Predictions
+from reformer_bench.spec.record import Environment, Outcome, Record, latest_of_each
 from reformer_bench.spec.suite import DeviceTable
 from reformer_bench.store import RunWriter
+
+# Once when the other models of its length are done, and once more at the end of the run.
+_MOST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -22,14 +28,15 @@ class Progress:
     """Where a session stands; it is sent when a case starts and when it has ended."""
 
     case: Case
-    record: Record | None
-    """None where the case has just been started."""
+    records: tuple[Record, ...]
+    """What has just been written, several where cases were not started; none: the case has just
+    been started."""
     done: int
-    """How many cases have a record, those of an earlier run of the folder included."""
+    """Cases that need no more attempt, those of an earlier run of the folder included."""
     total: int
     elapsed_s: float
     left_s: float | None
-    """How long the rest will take by a forecast; None while nothing is known."""
+    """A forecast, with what has just been started; None while nothing is known."""
     peak_bytes: int | None
     """The highest allocator peak of any case so far."""
 
@@ -38,7 +45,11 @@ Notify = Callable[[Progress], None]
 
 
 class Session:
-    """One pass over the cases of a run that have no record yet."""
+    """One pass over the cases of a run that have no record yet.
+
+    A case that meets its time limit where that is doubtful is tried again, after the other models
+    of its length and, the last time, at the end; its longer lengths wait for that.
+    """
 
     def __init__(
         self,
@@ -52,6 +63,7 @@ class Session:
         predictions: Predictions | None = None,
         spent_s: float = 0.0,
         earlier: Sequence[Record] = (),
+        reopened: Sequence[Record] = (),
         notify: Notify = lambda progress: None,
     ) -> None:
         self._executor = executor
@@ -64,17 +76,22 @@ class Session:
         """Of the run's time, before anything was measured."""
         self._notify = notify
         self.records = list(earlier)
-        """Every record of the run, in the order written."""
+        """The latest record of every case of the run, in the order of their first attempts."""
         known = {record.case_id for record in earlier}
         self._total = len({case.id for case in cases} | known)
         self._pending = [case for case in cases if case.id not in known]
+        self._attempts = {record.case_id: record.attempt for record in reopened}
+        self._tries: dict[str, int] = {}
+        """Of this session, by case id."""
         self._began = time.monotonic()
 
     def run(self) -> list[Record]:
         """Measure what is pending; every record is on disk when this returns or raises."""
         self._began = time.monotonic() - self._spent_s
-        for record in self._executor.run(self._orders()):
-            self._finish(record)
+        # More than once only where the executor takes all orders before the first record.
+        while self._pending:
+            for record in self._executor.run(self._orders()):
+                self._finish(record)
         return self.records
 
     def _orders(self) -> Iterator[WorkOrder]:
@@ -82,12 +99,12 @@ class Session:
         while self._pending:
             case = self._pending[0]
             order = self._order(case)
-            refusal = self._refusal(case, order)
+            refusal = self._refusal(case)
             if refusal is not None:
-                self._finish(self._unstarted(case, *refusal))
+                self._refuse(case, *refusal)
                 continue
+            self._tell(case, ())
             self._pending.pop(0)
-            self._tell(case, None)
             yield order
 
     def _order(self, case: Case) -> WorkOrder:
@@ -106,21 +123,47 @@ class Session:
             memory_budget_bytes=self._memory_budget_bytes,
         )
 
-    def _refusal(self, case: Case, order: WorkOrder) -> tuple[Outcome, str] | None:
-        """Say why a case isn't to be started; None when it is."""
+    def _refusal(self, case: Case) -> tuple[Outcome, str] | None:
+        """Why a case is not to be started; None when it is."""
         peak, budget = self._predicted_peak(case), self._budget_bytes
         if peak is not None and budget is not None and peak > budget:
             return Outcome.OVER_BUDGET, over_budget_message(peak, budget)
-        stop = skip.stopped_by(case, self.records)
+        left_s, total_s = self._time_left_s(), self._limits.total_time_s
+        if left_s is not None and left_s <= 0:
+            return Outcome.TIMEOUT, skip.used_up_message(total_s)
+        stop = skip.stopped_by(case, self._evidence())
         if stop is not None:
             return Outcome.SKIPPED, skip.skip_message(stop)
-        message = skip.no_time_message(
-            forecast.case_ms(self._history(case), order),
-            self._limits.case_timeout_s,
-            self._time_left_s(),
-            self._limits.total_time_s,
-        )
-        return None if message is None else (Outcome.TIMEOUT, message)
+        forecast = self._forecast()
+        expected, limit_s = forecast.of(case), self._limits.case_timeout_s
+        if case.id in self._tries and left_s is not None and left_s < limit_s:
+            # Another attempt that is cut short earlier than the last would tell nothing.
+            return Outcome.TIMEOUT, skip.used_up_message(total_s)
+        if expected is None or not expected.is_own:
+            return None
+        if hopeless(expected, forecast.roughly(case), limit_s):
+            return Outcome.TIMEOUT, skip.too_slow_message(expected.ms, limit_s)
+        if left_s is not None and expected.ms / 1e3 > left_s:
+            return Outcome.TIMEOUT, skip.too_late_message(expected.ms, left_s, total_s)
+        return None
+
+    def _refuse(self, case: Case, outcome: Outcome, message: str) -> None:
+        """Records for a case that is not started, and for the longer ones that follow from it."""
+        written = self._write_unstarted(case, outcome, message)
+        for longer in self._longer(case):
+            refusal = self._refusal(longer)
+            if refusal is None:
+                break
+            written += self._write_unstarted(longer, *refusal)
+        if written:
+            self._tell(case, tuple(written))
+
+    def _write_unstarted(self, case: Case, outcome: Outcome, message: str) -> list[Record]:
+        self._pending.remove(case)
+        if case.id in self._tries:
+            # What its last attempt came to says more.
+            return []
+        return [self._write(self._unstarted(case, outcome, message))]
 
     def _unstarted(self, case: Case, outcome: Outcome, message: str) -> Record:
         return Record(
@@ -133,6 +176,60 @@ class Session:
             environment=self._environment,
         )
 
+    def _finish(self, record: Record) -> None:
+        """Keep a record, and put a doubtful case off for another attempt."""
+        tries = self._tries[record.case_id] = self._tries.get(record.case_id, 0) + 1
+        reason = self._doubt(record)
+        again = reason is not None and tries < _MOST_ATTEMPTS
+        if reason is not None:
+            words = f"{record.message}; {reason}" + (", so it is tried again" if again else "")
+            record = record.model_copy(update={"message": words})
+        record = self._write(record)
+        self._pending = [case for case in self._pending if case.id != record.case_id]
+        if again:
+            self._put_off(record.case, last=tries > 1)
+        self._tell(record.case, (record,))
+
+    def _doubt(self, record: Record) -> str | None:
+        """Why a time limit that was met is no evidence; None: it is, or there is no time left."""
+        left_s = self._time_left_s()
+        if left_s is not None and left_s < self._limits.case_timeout_s:
+            return None
+        return doubt(record, self._forecast().of(record.case))
+
+    def _put_off(self, case: Case, *, last: bool) -> None:
+        """Line a case and its longer lengths up again: behind its length, or at the end."""
+        waiting = [case, *self._longer(case)]
+        others = [one for one in self._pending if one not in waiting]
+        longer = [number for number, one in enumerate(others) if one.length > case.length]
+        place = len(others) if last or not longer else longer[0]
+        self._pending = [*others[:place], *waiting, *others[place:]]
+
+    def _longer(self, case: Case) -> list[Case]:
+        return [
+            one for one in self._pending if one.series == case.series and one.length > case.length
+        ]
+
+    def _write(self, record: Record) -> Record:
+        """Put a record on disk and among the others, with what the session knows of its case."""
+        predicted = self._predictions.get(record.case_id)
+        changes: dict[str, object] = {
+            "time_limit_s": self._limits.case_timeout_s,
+            "attempt": self._attempts.get(record.case_id, 0) + 1,
+        }
+        if predicted is not None:
+            changes["memory"] = predicted.added_to(record.memory)
+        record = record.model_copy(update=changes)
+        self._attempts[record.case_id] = record.attempt
+        self._writer.append(record)
+        self.records = latest_of_each([*self.records, record])
+        return record
+
+    def _evidence(self) -> list[Record]:
+        """The records that stand: those of cases that are tried again don't."""
+        again = {case.id for case in self._pending}
+        return [record for record in self.records if record.case_id not in again]
+
     def _predicted_peak(self, case: Case) -> int | None:
         predicted = self._predictions.get(case.id)
         return None if predicted is None else predicted.peak_bytes
@@ -144,23 +241,13 @@ class Session:
             return self._memory_budget_bytes
         return self._environment.device_memory_bytes
 
-    def _finish(self, record: Record) -> None:
-        predicted = self._predictions.get(record.case_id)
-        if predicted is not None:
-            memory = predicted.added_to(record.memory)
-            record = record.model_copy(update={"memory": memory})
-        self._writer.append(record)
-        self.records.append(record)
-        self._pending = [case for case in self._pending if case.id != record.case_id]
-        self._tell(record.case, record)
-
-    def _tell(self, case: Case, record: Record | None) -> None:
+    def _tell(self, case: Case, records: tuple[Record, ...]) -> None:
         peaks = [r.memory.peak_bytes for r in self.records if r.memory.peak_bytes is not None]
         self._notify(
             Progress(
                 case=case,
-                record=record,
-                done=len(self.records),
+                records=records,
+                done=self._total - len(self._pending),
                 total=self._total,
                 elapsed_s=time.monotonic() - self._began,
                 left_s=self._forecast_s(),
@@ -168,25 +255,30 @@ class Session:
             )
         )
 
-    def _history(self, case: Case) -> list[Record]:
-        return [record for record in self.records if record.case.series == case.series]
+    def _forecast(self) -> Forecast:
+        return Forecast(self.records, self._predictions, self._limits)
 
     def _time_left_s(self) -> float | None:
         total = self._limits.total_time_s
         return None if total is None else total - (time.monotonic() - self._began)
 
     def _forecast_s(self) -> float | None:
-        """Return how many seconds the pending cases will take, those not worth starting
-        left out.
-        """
-        times: list[float] = []
-        for case in self._pending:
-            if skip.stopped_by(case, self.records) is not None:
-                continue
-            predicted = forecast.case_ms(self._history(case), self._order(case))
-            if predicted is not None and predicted / 1e3 <= self._limits.case_timeout_s:
-                times.append(predicted / 1e3)
-        if not times and not self.records:
+        """Seconds the pending cases will take, those not worth starting left out."""
+        if not self._pending:
+            return 0.0
+        if not self.records:
             return None
+        forecast, evidence, budget = self._forecast(), self._evidence(), self._budget_bytes
+        limit_s = self._limits.case_timeout_s
+        total_s = 0.0
+        for case in self._pending:
+            peak = self._predicted_peak(case)
+            over = peak is not None and budget is not None and peak > budget
+            if over or skip.stopped_by(case, evidence) is not None:
+                continue
+            expected = forecast.of(case)
+            if expected is None or hopeless(expected, forecast.roughly(case), limit_s):
+                continue
+            total_s += min(limit_s, expected.ms / 1e3)
         left_s = self._time_left_s()
-        return sum(times) if left_s is None else max(0.0, min(left_s, sum(times)))
+        return total_s if left_s is None else max(0.0, min(left_s, total_s))

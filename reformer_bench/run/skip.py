@@ -20,6 +20,14 @@ STOPPING = frozenset(
 )
 """The outcomes after which longer cases of the same series are not tried."""
 
+_ENDS = {
+    Outcome.DEVICE_OOM: "ran out of memory",
+    Outcome.HOST_OOM: "ran out of memory",
+    Outcome.OVER_BUDGET: "would not fit",
+    Outcome.TIMEOUT: "met its time limit",
+    Outcome.KILLED: "was killed",
+}
+
 
 def stopped_by(case: Case, records: Iterable[Record]) -> Record | None:
     """Return the record of the shortest case of the same series that ran out before this length."""
@@ -39,31 +47,27 @@ def stopped_by(case: Case, records: Iterable[Record]) -> Record | None:
 def skip_message(stop: Record) -> str:
     """Say why a longer case was not tried."""
     return (
-        f"not tried: {stop.case.variant} ended with {stop.outcome.value} at "
+        f"not tried: {stop.case.variant} {_ENDS[stop.outcome]} at "
         f"{format_tokens(stop.case.length)} tokens (case {stop.case_id})"
     )
 
 
-def no_time_message(
-    predicted_ms: float | None, case_timeout_s: float, left_s: float | None, total_s: float | None
-) -> str | None:
-    """Say why a case has no time to be started; None when it has.
+def used_up_message(total_s: float | None) -> str:
+    """Why no more case is started once the run's time is over."""
+    return f"not started: the run's {total_s:.0f} s are used up"
 
-    ``left_s`` is what remains of the run's ``total_s``; None where the run has no limit.
-    """
-    if left_s is not None and left_s <= 0:
-        return f"not started: the run's {total_s:.0f} s are used up"
-    if predicted_ms is None:
-        return None
-    predicted_s = predicted_ms / 1e3
-    if predicted_s > case_timeout_s:
-        return (
-            f"not started: predicted to take {predicted_s:.0f} s, "
-            f"more than the time limit of a case of {case_timeout_s:.0f} s"
-        )
-    if left_s is not None and predicted_s > left_s:
-        return (
-            f"not started: predicted to take {predicted_s:.0f} s, with {left_s:.0f} s left of "
-            f"the run's {total_s:.0f} s"
-        )
-    return None
+
+def too_slow_message(predicted_ms: float, case_timeout_s: float) -> str:
+    """Why a case is not started that would meet its time limit."""
+    return (
+        f"not started: predicted to take {predicted_ms / 1e3:.0f} s, "
+        f"more than the case timeout of {case_timeout_s:.0f} s"
+    )
+
+
+def too_late_message(predicted_ms: float, left_s: float, total_s: float | None) -> str:
+    """Why a case is not started that would not end within the run's time."""
+    return (
+        f"not started: predicted to take {predicted_ms / 1e3:.0f} s, with {left_s:.0f} s left of "
+        f"the run's {total_s:.0f} s"
+    )

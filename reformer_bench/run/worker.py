@@ -19,6 +19,7 @@ from reformer_bench.run import limits, sampling
 from reformer_bench.run.expand import device_kind
 from reformer_bench.run.order import WorkOrder
 from reformer_bench.run.quality import lsh_quality
+from reformer_bench.run.sampling_plan import COUNTED_STEP_MS
 from reformer_bench.run.workloads import Workload, build_workload
 from reformer_bench.spec.case import Case
 from reformer_bench.spec.model import Attention
@@ -34,9 +35,8 @@ from reformer_bench.spec.record import (
 
 Recording = CpuRecording | CudaRecording
 COLD, WARM = 0, 1
-# Counting runs one more step; a step longer than this is not repeated for it.
-_COUNTED_STEP_MS = 2000.0
 _MESSAGE_LENGTH = 300
+_OUT_OF_MEMORY = {"cpu": Outcome.HOST_OOM, "cuda": Outcome.DEVICE_OOM}
 
 
 @dataclass
@@ -51,6 +51,8 @@ class _Found:
     quality: tuple[Quality, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     limit: limits.MemoryLimit | None = None
+    over_budget: str | None = None
+    """Why what was measured is more than the budget."""
 
 
 def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
@@ -65,6 +67,10 @@ def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Rec
     except Exception as error:
         limits.lift(found.limit)
         outcome, message = _outcome(error, device, found)
+    else:
+        if found.over_budget is not None:
+            outcome = _OUT_OF_MEMORY[device_kind(device.type)]
+            message = found.over_budget
     return Record(
         case_id=order.case.id,
         case=order.case,
@@ -98,10 +104,11 @@ def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
         if sampler is not None:
             sampler.stop()
             found.memory = found.memory.model_copy(update={"nvml": sampler.result()})
-    if order.max_samples == 0:
+    found.over_budget = limits.exceeded(order.memory_budget_bytes, found.memory.peak_bytes)
+    if order.max_samples == 0 or found.over_budget is not None:
         return
     n_steps = 2
-    if last.total_ms <= _COUNTED_STEP_MS:
+    if last.total_ms <= COUNTED_STEP_MS:
         found.flops = flops.count_flops(lambda: workload.step(_unmeasured))
         n_steps += 1
     found.timed = sampling.timed_steps(workload, device, order, last, n_steps)

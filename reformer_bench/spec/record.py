@@ -5,6 +5,7 @@ Memory is in bytes, time in milliseconds. What was not measured is None, never z
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -16,6 +17,10 @@ SCHEMA_VERSION: Final = 1
 
 Phase = Literal["build", "forward", "backward", "optimizer"]
 PHASES: tuple[Phase, ...] = ("build", "forward", "backward", "optimizer")
+
+
+# With two threads on two cores, less than this slows a step by an eighth at most.
+_DISTURBING_CORES = 0.25
 
 
 class Outcome(StrEnum):
@@ -186,6 +191,27 @@ class Overhead(_Part):
     """From the worker's last line to its process being gone, just before its record is written."""
 
 
+class Load(_Part):
+    """What took the processors while a case ran, in cores: 1.0 is one of them all the time."""
+
+    own_cores: float
+    """The case itself."""
+    other_cores: float
+    """Every other process of the machine."""
+    stolen_cores: float = 0.0
+    """What the host of a virtual machine gave to others."""
+
+    def missing_cores(self, environment: Environment) -> float:
+        """How many cores that a case there computes on were taken by others."""
+        wanted = environment.torch_threads if environment.device_kind == "cpu" else 1
+        spare = max(0, environment.cpu_count - wanted)
+        return max(0.0, self.other_cores + self.stolen_cores - spare)
+
+    def disturbs(self, environment: Environment) -> bool:
+        """Whether times taken meanwhile are not to be trusted."""
+        return self.missing_cores(environment) >= _DISTURBING_CORES
+
+
 class Environment(_Part):
     """Where a run was made; it is found out once a run and repeated on every record."""
 
@@ -232,9 +258,25 @@ class Record(_Part):
     """How near LSH attention comes to full attention; measured by the workload ``attention``
     only."""
     overhead: Overhead | None = None
+    load: Load | None = None
+    """Whom the processors served meanwhile; None where the system doesn't tell."""
+    time_limit_s: float | None = None
+    """What any one case was given, when this record was made."""
+    attempt: int = 1
+    """A case that was disturbed is tried again; this is the last attempt, counted from 1."""
     settings: dict[str, str] = Field(default_factory=dict)
     """How the implementation was set, and which kernel ``auto`` became."""
     environment: Environment
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Whether other processes took what the case computes on, so that its times are off."""
+        return self.load is not None and self.load.disturbs(self.environment)
+
+
+def latest_of_each(records: Iterable[Record]) -> list[Record]:
+    """The last record of every case, in the order in which the cases were first tried."""
+    return list({record.case_id: record for record in records}.values())
 
 
 def json_schema() -> dict[str, object]:

@@ -7,8 +7,11 @@ import json
 import pytest
 
 from reformer_bench.cli.main import main
+from reformer_bench.run.executors.local import LocalExecutor
+from reformer_bench.run.order import Description
 from reformer_bench.spec.record import Outcome
 from reformer_bench.store import load_run
+from tests.run.builders import environment, record
 
 TINY = (
     "--set", "model.d_model=16", "--set", "model.d_ff=32", "--set", "model.n_heads=2",
@@ -89,8 +92,42 @@ def test_max_len_gives_a_length_that_fits_and_runs_it(capsys):
     assert code == 0
     assert row["predicted_peak_bytes"] <= 64 * 2**20
     assert 1000 < row["longest"] < row["too_long"]
-    # RLIMIT_DATA counts what the C library keeps besides what torch asks of it.
-    assert row["outcome"] in {"ok", "host-oom"}
+    assert row["outcome"] == "ok", row["message"]
+    assert row["longest_run"] == row["longest"]
+    assert row["measured_peak_bytes"] <= 64 * 2**20
+
+
+def test_a_length_that_does_not_run_is_an_error_that_says_the_longest_that_did(capsys, monkeypatch):
+    def run(self, orders):
+        for order in orders:
+            fits = order.case.length < 1000
+            outcome = Outcome.OK if fits else Outcome.HOST_OOM
+            yield record(order.case, outcome, message=None if fits else "no memory left")
+
+    found = Description("cpu", environment())
+    monkeypatch.setattr(LocalExecutor, "run", run)
+    monkeypatch.setattr(LocalExecutor, "describe", lambda self, device: found)
+    code, out, err = call(
+        capsys, "max-len", *TINY, "--memory-budget", "64MiB", "--preset", "transformer",
+        "--verify", "--format", "json",
+    )  # fmt: skip
+    (row,) = json.loads(out)
+    assert code == 1
+    assert row["outcome"] == "host-oom"
+    assert row["longest_run"] < 1000 < row["longest"]
+    last = err.splitlines()[-1]
+    assert last == (
+        f"Error: transformer: {row['longest']:,} tokens were predicted to fit and did not run (out "
+        f"of memory: no memory left); the longest that really ran has {row['longest_run']:,}"
+    )
+
+
+@pytest.mark.parametrize("command", [("predict", "--seq-len", "64,128"), ("max-len",)])
+def test_progress_goes_to_stderr(capsys, command):
+    code, _, err = call(capsys, *command, *TINY, "--memory-budget", "1MiB")
+    assert code == 0
+    assert len(err.splitlines()) >= 2
+    assert "done in" in err.splitlines()[-1]
 
 
 def test_max_len_needs_something_to_fit_in(capsys):

@@ -4,23 +4,24 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from reformer_bench.cli.progress import LiveLine, PlainLines, Silent, case_line, make_reporter
 from reformer_bench.run.session import Progress
-from reformer_bench.spec.record import Outcome
+from reformer_bench.spec.record import AllocatorMemory, Memory, Outcome, PhasePeak
 from tests.run.builders import case, record
 
 CASES = [case("reformer", length=4096), case("transformer", length=512, batch=2)]
 
 
-def console(*, terminal: bool) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=100)
+def console(*, terminal: bool, width: int = 100) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width)
 
 
 def progress(one, done: int, *, ended: bool = True) -> Progress:
     return Progress(
         case=one.case,
-        record=one if ended else None,
+        records=(one,) if ended else (),
         done=done,
         total=12,
         elapsed_s=5.0,
@@ -38,7 +39,7 @@ def test_lines_of_different_cases_align():
 
 def test_a_failure_says_its_outcome_and_why():
     line = case_line(record(CASES[0], Outcome.TIMEOUT, message="killed after 60 s"))
-    assert line.endswith("timeout: killed after 60 s")
+    assert line.endswith("time limit: killed after 60 s")
 
 
 def test_plain_lines_are_written_for_finished_cases_only():
@@ -64,7 +65,7 @@ def test_a_terminal_shows_what_runs_what_is_left_and_the_peak():
     reporter.tell(progress(record(CASES[1]), 1, ended=False))
     reporter.stop()
     text = out.file.getvalue()
-    for words in ("transformer", "1 of 12 cases", "about 1 min 15 s left", "so far 1 GiB"):
+    for words in ("transformer", "1 of 12 cases", "about 1 min 15 s left", "highest peak 1 GiB"):
         assert words in text
 
 
@@ -77,3 +78,75 @@ def test_quiet_writes_nothing(terminal):
     reporter.tell(progress(record(CASES[0]), 1))
     reporter.stop()
     assert out.file.getvalue() == ""
+
+
+def measured(variant: str, length: int):
+    found = record(case(variant, length=length))
+    timing = found.timing.model_copy(update={"tokens_per_second": 8_803.0})
+    peak = AllocatorMemory(
+        source="cpu-allocator-events",
+        cold=(PhasePeak(phase="forward", allocated_bytes=58_300_000),),
+    )
+    return found.model_copy(
+        update={"timing": timing, "memory": Memory(allocator=peak), "wall_ms": 34_300.0}
+    )
+
+
+def lines_of(records, *, terminal: bool, width: int) -> list[str]:
+    out = console(terminal=terminal, width=width)
+    lines = PlainLines(out, [one.case for one in records])
+    lines.tell(Progress(records[0].case, tuple(records), len(records), 72, 5.0, None, None))
+    return [line.rstrip() for line in Text.from_ansi(out.file.getvalue()).plain.splitlines()]
+
+
+def test_the_longest_name_of_table_3_has_its_figures_on_one_line_of_80_columns():
+    (line,) = lines_of([measured("chunked-reversible-transformer", 512)], terminal=True, width=80)
+    assert line.startswith("[ 1/72] chunked-reversible-transformer")
+    assert line.endswith("55.6 MiB  8,803 tokens/s  34.3 s")
+    assert len(line) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 60, 70])
+def test_a_line_that_does_not_fit_is_broken_between_its_columns(width):
+    lines = lines_of([measured("chunked-reversible-transformer", 512)], terminal=True, width=width)
+    assert len(lines) > 1
+    assert all(len(line) <= width for line in lines)
+    for figure in ("55.6 MiB", "8,803 tokens/s", "34.3 s"):
+        assert any(figure in line for line in lines), figure
+
+
+def test_a_long_message_is_broken_between_words_in_a_terminal_and_not_in_a_file():
+    failed = [record(CASES[0], Outcome.HOST_OOM, message=" ".join(["allocate"] * 20))]
+    broken = lines_of(failed, terminal=True, width=80)
+    assert len(broken) > 1
+    assert all(len(line) <= 80 for line in broken)
+    assert len(lines_of(failed, terminal=False, width=80)) == 1
+
+
+def test_what_was_not_started_for_one_reason_is_one_line():
+    stop = record(case(length=512), Outcome.TIMEOUT, message="killed after 45 s")
+    stop = stop.model_copy(update={"wall_ms": 45e3})
+    skipped = [
+        record(case(length=n), Outcome.SKIPPED, message="not tried: reformer met its limit at 512")
+        for n in (1024, 2048, 4096)
+    ]
+    skipped = [one.model_copy(update={"wall_ms": 0.0}) for one in skipped]
+    lines = lines_of([stop, *skipped], terminal=False, width=100)
+    assert [line.split(maxsplit=4)[1:] for line in lines] == [
+        ["1/72]", "reformer", "512", "time limit: killed after 45 s"],
+        ["4/72]", "reformer", "1K..4K", "not tried: reformer met its limit at 512"],
+    ]
+
+
+def test_the_status_fits_in_80_columns_and_counts_down():
+    now = [0.0]
+    out = console(terminal=True, width=80)
+    live = LiveLine(out, CASES, clock=lambda: now[0])
+    live.tell(progress(record(CASES[0]), 1, ended=False))
+    for seconds, words in ((0.0, "about 1 min 15 s left"), (30.0, "about 45 s left")):
+        now[0] = seconds
+        with out.capture() as captured:
+            out.print(live._status())
+        text = Text.from_ansi(captured.get()).plain
+        assert words in text
+        assert all(len(line) <= 80 for line in text.splitlines())

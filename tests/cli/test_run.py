@@ -14,10 +14,11 @@ import pytest
 from reformer_bench.cli.main import main
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.run.order import Description
-from reformer_bench.spec.record import Environment, Outcome
-from reformer_bench.store import RECORDS, RUN_INFO, load_run
+from reformer_bench.spec.record import Environment, Load, Outcome
+from reformer_bench.store import PREDICTIONS, RECORDS, RUN_INFO, load_run
 from tests.run.builders import environment, record
 
+PROGRESS = ("predicting memory", "Warning: ")
 ROOT = Path(__file__).parent.parent.parent
 SUITE = """
 name = "tiny"
@@ -68,13 +69,17 @@ def test_a_run_leaves_records_plots_and_a_table_and_is_continued(suite, tmp_path
     assert {RECORDS, RUN_INFO, "train_step-memory.png", "train_step-memory.svg"} <= names
     assert "[1/1] transformer" in first.stdout
     assert "\x1b" not in first.stdout
-    for name in names - {RUN_INFO}:
+    for name in names - {RUN_INFO, PREDICTIONS}:
         assert str(Path("results") / folder.name / name) in first.stdout
     assert json.loads((folder / RUN_INFO).read_text())["suite"]["lengths"] == [32]
 
     second = run(tmp_path, *asked, "--seq-len", "32,64", "--out", folder)
     assert second.returncode == 0, second.stderr
-    assert "1 of them have a record there already and are not repeated" in second.stdout
+    assert "1 of 2 cases have a result there already and are not repeated" in second.stdout
+    assert "predicting memory: 1 case\n" in second.stderr, "the other was predicted before"
+    third = run(tmp_path, *asked, "--seq-len", "32,64", "--out", folder)
+    assert "2 of 2 cases have a result there already and are not repeated" in third.stdout
+    assert "predicting" not in third.stderr
     assert [r.case.length for r in load_run(folder).records] == [32, 64]
 
 
@@ -103,8 +108,9 @@ def test_ctrl_c_keeps_what_has_ended_and_leaves_no_process(suite, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.startswith(f"Interrupted: 1 of 2 cases are kept in {out}")
-    assert errors.count("\n") == 1
+    lines = [line for line in errors.splitlines() if not line.startswith(PROGRESS)]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"Interrupted: 1 of 2 cases are kept in {out}")
     assert len(load_run(out).records) == 1
     _, alive = psutil.wait_procs(helpers, timeout=10)
     assert all(one.status() == psutil.STATUS_ZOMBIE for one in alive)
@@ -124,8 +130,26 @@ class Failing:
         pass
 
 
-def run_failing(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
-    monkeypatch.setattr("reformer_bench.cli.run_options.make_executor", lambda asked: Failing())
+class Disturbed(Failing):
+    """An executor on a busy machine: every case meets its time limit, until ``calm``."""
+
+    calm = False
+
+    def run(self, orders):
+        for order in orders:
+            if self.calm:
+                yield record(order.case)
+                continue
+            found = record(order.case, Outcome.TIMEOUT, message="killed after 600 s")
+            load = Load(own_cores=0.5, other_cores=1.0)
+            yield found.model_copy(update={"wall_ms": 6e5, "load": load})
+
+
+def run_failing(
+    capsys, monkeypatch, *arguments: object, executor: Failing | None = None
+) -> tuple[int, str, str]:
+    made = executor or Failing()
+    monkeypatch.setattr("reformer_bench.cli.run_options.make_executor", lambda asked: made)
     with pytest.raises(SystemExit) as caught:
         main(["run", *map(str, arguments)])
     captured = capsys.readouterr()
@@ -146,8 +170,58 @@ def test_nothing_measured_is_exit_code_4_and_its_records_are_kept(
 def test_the_table_shows_where_a_variant_stopped(suite, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     _, text, _ = run_failing(capsys, monkeypatch, "--suite", suite, "--out", out)
-    assert "[1/2] transformer        32  train_step  host-oom: no memory" in text
-    assert "[2/2] transformer        64  train_step  skipped: not tried" in text
+    assert "[1/2] transformer  32  out of memory: no memory" in text
+    assert "[2/2] transformer  64  not tried: transformer ran out of memory at 32 tokens" in text
+    assert "0 of 2 cases measured. Without a result: 1 out of memory, 1 longer" in text
+
+
+def test_a_variant_lost_to_a_busy_machine_is_an_error_and_a_retry_measures_it(
+    suite, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    suite.write_text(SUITE + '[variants.other]\npreset = "reformer"\n')
+    asked = ("--suite", suite, "--out", out, "--no-predict")
+    executor = Disturbed()
+    code, text, errors = run_failing(capsys, monkeypatch, *asked, executor=executor)
+    assert code == 4
+    assert "nothing was measured" in errors
+    assert "0 of 4 cases measured. Without a result: 2 time limit, 2 longer" in text
+    executor.calm = True
+    code, text, _ = run_failing(capsys, monkeypatch, *asked, executor=executor)
+    assert "0 of 4 cases have a result there already" in text
+    words = " ".join(text.split())
+    assert "4 have none (2 time limit, 2 longer than one that stopped): --retry" in words
+    assert code == 4
+    code, text, _ = run_failing(capsys, monkeypatch, *asked, "--retry", executor=executor)
+    assert code == 0
+    assert "4 without one are run again" in " ".join(text.split())
+    assert "All 4 cases measured." in text
+    assert {r.outcome for r in load_run(out).records} == {Outcome.OK}
+
+
+def test_a_longer_time_limit_goes_on_where_the_shorter_one_stopped(
+    suite, tmp_path, capsys, monkeypatch
+):
+    asked = ("--suite", suite, "--out", tmp_path / "out", "--no-predict")
+    executor = Disturbed()
+    run_failing(capsys, monkeypatch, *asked, executor=executor)
+    executor.calm = True
+    longer = ("--case-timeout", "601")
+    code, text, _ = run_failing(capsys, monkeypatch, *asked, *longer, executor=executor)
+    assert code == 0
+    assert "All 2 cases measured." in text
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [((), "--retry: give the folder"), (("--out", "empty"), "--retry: --out empty holds no run")],
+    ids=["no folder", "no run"],
+)
+def test_a_retry_needs_a_run(suite, tmp_path, capsys, monkeypatch, out, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = run_failing(capsys, monkeypatch, "--suite", suite, "--retry", *out)
+    assert code == 2
+    assert words in errors
 
 
 def test_another_run_in_the_folder_is_refused(suite, tmp_path, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from reformer_bench.run.forkserver import tell
 from reformer_bench.run.order import WorkOrder
 from reformer_bench.spec.record import Record
 from tests.run.builders import record
@@ -27,6 +28,17 @@ def large(n_bytes: int) -> bytes:
 
 def fail() -> None:
     raise ValueError("expected this,\nnot that")
+
+
+def count(n: int) -> int:
+    for number in range(n):
+        tell(number)
+    return n
+
+
+def compute(cpu_s: float) -> None:
+    while time.process_time() < cpu_s:
+        pass
 
 
 def die(number: int) -> None:
@@ -72,3 +84,8 @@ def measured(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
             sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGABRT)
     return record(order.case)
+
+
+def waiting(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
+    """A record whose message is what the environment says of waiting."""
+    return record(order.case, message=os.environ.get("OMP_WAIT_POLICY", ""))

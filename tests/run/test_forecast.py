@@ -1,40 +1,92 @@
-"""The forecast continues what shorter cases have shown."""
+"""The forecast continues what other cases have shown, by their operations."""
 
 import pytest
 
-from reformer_bench.run.forecast import case_ms, step_ms
-from reformer_bench.spec.record import Outcome
-from tests.run.builders import case, order, record
+from reformer_bench.run.forecast import Forecast
+from reformer_bench.spec.predicted import Predicted
+from reformer_bench.spec.record import Load, Outcome
+from reformer_bench.spec.suite import DeviceTable
+from tests.run.builders import case, record
+
+# One sample, no warm-up, no step for counting: a case is three steps.
+LIMITS = DeviceTable(max_samples=1, sample_time_s=0.1)
+BUSY = Load(own_cores=0.5, other_cores=1.0)
 
 
-def history(power: float, *lengths: int):
-    return [record(case(length=n), step_ms=n**power / 1e3) for n in lengths]
+def ended(variant: str, length: int, step_ms: float, *, busy: bool = False):
+    found = record(case(variant, length=length), step_ms=step_ms)
+    return found.model_copy(update={"wall_ms": 3 * step_ms, "load": BUSY if busy else None})
+
+
+def operations(*cases, power: float = 1.0):
+    return {one.id: Predicted(flops=round(1e6 * one.length**power)) for one in cases}
+
+
+def forecast(records, *, power: float | None = None, extra=()):
+    of = [r.case for r in records] + list(extra)
+    known = {} if power is None else operations(*of, power=power)
+    return Forecast(records, known, LIMITS)
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
-def test_a_power_law_is_continued_exactly(power):
-    assert step_ms(history(power, 512, 1024, 2048), 8192) == pytest.approx(8192**power / 1e3)
+@pytest.mark.parametrize("counted", [True, False], ids=["by operations", "by length"])
+def test_a_power_law_is_continued_exactly(power, counted):
+    records = [ended("reformer", n, 10 * n**power) for n in (512, 1024, 2048)]
+    one = case(length=8192)
+    found = forecast(records, power=power if counted else None, extra=[one]).of(one)
+    assert found.is_own
+    assert found.ms == pytest.approx(3 * 10 * 8192**power)
 
 
-def test_one_point_grows_with_the_length():
-    assert step_ms(history(2.0, 1000), 2000) == pytest.approx(2 * 1000**2 / 1e3)
+def test_one_point_grows_as_its_operations_do():
+    one = case(length=2000)
+    records = [ended("reformer", 1000, 3000.0)]
+    assert forecast(records, power=2.0, extra=[one]).of(one).ms == pytest.approx(3 * 4 * 3000)
+    assert forecast(records).of(one).ms == pytest.approx(3 * 2 * 3000)
 
 
 def test_a_leap_between_two_lengths_is_not_believed_beyond_its_bound():
-    leap = [record(case(length=100), step_ms=1), record(case(length=200), step_ms=1000)]
-    assert step_ms(leap, 400) == pytest.approx(1000 * 2**2.2)
+    leap = [ended("reformer", 100, 30.0), ended("reformer", 200, 30_000.0)]
+    assert forecast(leap).of(case(length=400)).ms == pytest.approx(3 * 30_000 * 2**2.2)
+
+
+def test_lengths_that_were_disturbed_are_left_out_where_others_were_not():
+    one = case(length=4096)
+    records = [
+        ended("reformer", 1024, 3000.0),
+        ended("reformer", 2048, 90_000.0, busy=True),
+    ]
+    found = forecast(records).of(one)
+    assert found.ms == pytest.approx(3 * 4 * 3000)
+    assert not found.disturbed
+    assert forecast(records[1:]).of(one).disturbed
+
+
+def test_a_first_length_is_guessed_from_the_speed_of_other_models():
+    one = case(length=64)
+    records = [ended("transformer", 64, 3000.0), ended("transformer", 128, 99_000.0)]
+    assert forecast(records).of(one) is None, "without its operations nothing is known"
+    found = forecast(records, power=1.0, extra=[one]).of(one)
+    assert not found.is_own
+    assert found.ms == pytest.approx(3.2 * 3000)
+
+
+def test_what_a_case_took_beyond_its_steps_it_takes_again():
+    slow = ended("reformer", 1000, 3000.0).model_copy(update={"wall_ms": 3 * 3000 + 500})
+    assert forecast([slow]).of(case(length=2000)).ms == pytest.approx(3 * 6000 + 500)
 
 
 def test_nothing_is_known_without_a_shorter_case_that_ended():
-    assert step_ms([], 100) is None
-    assert step_ms(history(1.0, 200), 100) is None
-    assert step_ms([record(case(length=50), Outcome.TIMEOUT)], 100) is None
+    assert forecast([]).of(case(length=100)) is None
+    assert forecast([ended("reformer", 200, 5.0)]).of(case(length=100)) is None
+    assert forecast([record(case(length=50), Outcome.TIMEOUT)]).of(case(length=100)) is None
 
 
-def test_a_case_is_two_probed_steps_and_its_samples():
-    slow = [record(case(length=100), step_ms=1000.0, cold_ms=2000.0)]
-    predicted = case_ms(slow, order(case(length=200), sample_time_s=0.1, max_samples=9))
-    assert predicted == pytest.approx(1.0 + 2000 * (2 * 2.0 + 1))
-    fast = [record(case(length=100), step_ms=1.0)]
-    predicted = case_ms(fast, order(case(length=200), sample_time_s=1.0, max_samples=9))
-    assert predicted == pytest.approx(1.0 + 2 * (2 + 9))
+def test_probed_steps_count_as_slow_as_they_were_and_short_steps_more_often():
+    slow = record(case(length=100), step_ms=3000.0, cold_ms=6000.0)
+    slow = slow.model_copy(update={"wall_ms": 0.0})
+    assert forecast([slow]).of(case(length=200)).ms == pytest.approx(6000 * (2 * 2.0 + 1))
+    fast = record(case(length=100), step_ms=10.0).model_copy(update={"wall_ms": 0.0})
+    many = Forecast([fast], {}, DeviceTable(max_samples=9, sample_time_s=1.0))
+    # Two under the probes, one counted, three to warm up, nine samples.
+    assert many.of(case(length=200)).ms == pytest.approx(20 * 15)

@@ -124,6 +124,28 @@ def test_a_module_that_cannot_be_preloaded_is_an_error(capfd):
     assert "no_such_module_anywhere" in capfd.readouterr().err
 
 
+def test_what_a_function_tells_on_its_way_arrives_in_order(server):
+    told: list[int] = []
+    assert server.call(tasks.count, 3, told=told.append).value == 3
+    assert told == [0, 1, 2]
+    assert tasks.count(2) == 2, "outside of a worker nobody listens"
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["returned", "killed"])
+def test_processor_time_is_told_however_a_worker_ends(server, ends):
+    ended = server.call(tasks.compute, 0.3 if ends else 600.0, timeout_s=None if ends else 0.6)
+    assert ended.returned is ends
+    assert ended.cpu_s >= 0.3 if ends else ended.cpu_s > 0.0
+
+
+def test_settings_are_the_workers_environment():
+    server = ForkServer(["tests.run.tasks"], {"REFORMER_BENCH_TEST": "x"})
+    try:
+        assert server.call(os.getenv, "REFORMER_BENCH_TEST").value == "x"
+    finally:
+        server.close()
+
+
 def test_one_line_has_no_second_line():
     assert one_line(ValueError("a\nb")) == "ValueError: a"
     assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from reformer_bench.measure import machine_load
 from reformer_bench.run import cgroup
 from reformer_bench.run.executors import local
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.run.forkserver import ForkServer
-from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.record import Load, Outcome, Record
 from tests.run import tasks
-from tests.run.builders import case, order
+from tests.run.builders import case, environment, order
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,60 @@ def test_growth_needs_both_counts():
     assert not local._grew(5, None)
     assert not local._grew(5, 5)
     assert local._grew(4, 5)
+
+
+def reading(seconds: float, busy_s: float) -> machine_load.Reading:
+    return machine_load.Reading(seconds, busy_s, 0.0)
+
+
+def play_load(monkeypatch, *others: float) -> None:
+    """Cases of ten seconds, in each of which others take so many cores."""
+    readings = [r for cores in others for r in (reading(0.0, 0.0), reading(10.0, 10 * cores))]
+    readings_ = iter(readings)
+    monkeypatch.setattr(machine_load, "read", lambda: next(readings_))
+
+
+def test_a_record_says_whom_the_processors_served(executor, monkeypatch):
+    play_load(monkeypatch, 1.0)
+    record = run(executor, 1)
+    assert record.load.other_cores == pytest.approx(1.0, abs=0.1)
+    assert record.was_disturbed
+    executor._disturbed = False
+
+
+@pytest.fixture
+def own_executor(monkeypatch) -> Iterator[LocalExecutor]:
+    for name in local._WAITING_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(local.entry, "PRELOAD", ("tests.run.tasks",))
+    made = LocalExecutor(tasks.waiting)
+    yield made
+    made.close()
+
+
+def test_threads_sleep_while_they_wait_on_a_busy_machine_only(own_executor, monkeypatch):
+    play_load(monkeypatch, 1.0, 1.0, 0.0, 0.0)
+    records = [run(own_executor, n) for n in (8, 9, 10, 11)]
+    assert [r.message for r in records] == ["", "passive", "passive", ""]
+    assert [r.settings["openmp_waiting"] for r in records] == [
+        "default",
+        "OMP_WAIT_POLICY=passive",
+        "OMP_WAIT_POLICY=passive",
+        "default",
+    ]
+
+
+def test_what_the_user_says_of_waiting_stays(own_executor, monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    play_load(monkeypatch, 1.0, 1.0)
+    records = [run(own_executor, n) for n in (8, 9)]
+    assert [r.message for r in records] == ["", ""]
+    assert records[1].settings["openmp_waiting"] == "GOMP_SPINCOUNT=7"
+
+
+def test_a_look_says_who_disturbs(own_executor, monkeypatch):
+    busy = machine_load.Glance(Load(own_cores=0.0, other_cores=1.0), (("python", 42, 1.0),))
+    monkeypatch.setattr(machine_load, "look", lambda: busy)
+    here = environment()
+    assert own_executor.look(here) == "another process (python, 42) takes 1.0 of 2 cores"
+    assert own_executor.look(here.model_copy(update={"torch_threads": 1})) is None

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.run.expand import expand
-from reformer_bench.run.resume import check_continues
+from reformer_bench.run.resume import check_continues, reopened
 from reformer_bench.spec.errors import InputError
+from reformer_bench.spec.record import Outcome
 from reformer_bench.store import Run, RunInfo
-from tests.run.builders import environment, record, suite
+from tests.run.builders import case, environment, record, suite
 
 
 def info(**changes) -> RunInfo:
@@ -71,3 +72,49 @@ def test_another_model_under_the_same_name_is_refused():
 def test_records_without_their_run_file_are_refused():
     with pytest.raises(InputError, match=r"has records but no run\.json"):
         check_continues(Run(Path("out"), [record()]), info(), [])
+
+
+def stopped(limit_s: float | None, wall_ms: float = 45e3) -> Run:
+    """Ended at 32, killed at 64, skipped from 128 on; out of memory in another model."""
+    killed = record(case(length=64), Outcome.TIMEOUT)
+    records = [
+        record(case(length=32)),
+        killed.model_copy(update={"time_limit_s": limit_s, "wall_ms": wall_ms}),
+        record(case(length=128), Outcome.SKIPPED),
+        record(case(length=256), Outcome.SKIPPED),
+        record(case("transformer", length=32), Outcome.HOST_OOM),
+        record(case("transformer", length=64), Outcome.SKIPPED),
+    ]
+    made = info(suite=suite(device={"cpu": {"case_timeout_s": 45}}))
+    return Run(path=Path("out"), records=records, info=made)
+
+
+def again(run: Run, limit_s: float, *, retry: bool = False) -> list[tuple[str, int]]:
+    asked = [one.case for one in run.records]
+    found = reopened(run, asked, lambda of: limit_s, retry=retry)
+    return [(one.case.variant, one.case.length) for one in found]
+
+
+@pytest.mark.parametrize("wall_ms", [45e3, 0.0], ids=["killed", "not started"])
+@pytest.mark.parametrize("recorded", [45.0, None], ids=["in the record", "in run.json"])
+def test_a_longer_time_limit_reopens_what_the_shorter_one_stopped(recorded, wall_ms):
+    run = stopped(recorded, wall_ms)
+    assert again(run, 45.0) == []
+    assert again(run, 46.0) == [("reformer", 64), ("reformer", 128), ("reformer", 256)]
+
+
+def test_a_retry_reopens_everything_without_a_result():
+    assert again(stopped(45.0), 45.0, retry=True) == [
+        ("reformer", 64),
+        ("reformer", 128),
+        ("reformer", 256),
+        ("transformer", 32),
+        ("transformer", 64),
+    ]
+
+
+def test_only_what_is_asked_for_is_reopened():
+    run = stopped(45.0)
+    asked = [one.case for one in run.records if one.case.length <= 64]
+    found = reopened(run, asked, lambda of: 90.0, retry=False)
+    assert [one.case.length for one in found] == [64]

@@ -8,7 +8,8 @@ import pytest
 from reformer_bench.run.order import Description, WorkOrder
 from reformer_bench.run.session import Progress, Session
 from reformer_bench.spec.case import Case
-from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.spec.predicted import Predicted
+from reformer_bench.spec.record import Load, Outcome, Record
 from reformer_bench.spec.suite import DeviceTable
 from reformer_bench.store import RunInfo, RunWriter, load_run
 from tests.run.builders import case, environment, record, suite
@@ -19,6 +20,7 @@ class Played:
 
     def __init__(self, play: Callable[[Case], Record]) -> None:
         self.play = play
+        self.played: list[Record] = []
         self.orders: list[WorkOrder] = []
 
     def describe(self, device: str) -> Description:
@@ -27,7 +29,8 @@ class Played:
     def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
         for order in orders:
             self.orders.append(order)
-            yield self.play(order.case)
+            self.played.append(self.play(order.case))
+            yield self.played[-1]
 
     def close(self) -> None:
         pass
@@ -94,7 +97,7 @@ def test_a_case_predicted_beyond_its_timeout_is_not_started(writer):
     executor = Played(lambda of: record(of, step_ms=of.length * 100.0))
     records = session(executor, writer, cases(32, 64, 512)).run()
     assert {n for _, n in executor.started} == {32, 64}
-    for one in records[-2:]:
+    for one in (r for r in records if r.case.length == 512):
         assert one.outcome is Outcome.TIMEOUT
         assert one.message is not None
         assert one.message.startswith("not started: predicted to take")
@@ -127,7 +130,7 @@ def test_cases_with_a_record_are_not_repeated_and_their_outcomes_count(writer):
     records = session(executor, writer, cases(32, 64), earlier=earlier).run()
     assert executor.started == [("reformer", 64)]
     assert records[:2] == earlier
-    assert records[3].outcome is Outcome.SKIPPED
+    assert [r.outcome for r in records if r.case.length == 64] == [Outcome.OK, Outcome.SKIPPED]
 
 
 def test_what_has_ended_is_kept_when_the_run_is_interrupted(writer):
@@ -145,7 +148,7 @@ def test_progress_counts_and_forecasts(writer):
     told: list[Progress] = []
     executor = Played(lambda of: record(of, step_ms=float(of.length)))
     session(executor, writer, cases(32, 64), notify=told.append).run()
-    assert [(p.done, p.record is None) for p in told] == [
+    assert [(p.done, p.records == ()) for p in told] == [
         (0, True),
         (1, False),
         (1, True),
@@ -170,3 +173,144 @@ def test_orders_carry_limits_and_budget(writer):
     assert (order.timeout_s, order.timeout_reason) == (9, "the time limit of a case")
     assert (order.min_samples, order.max_samples, order.sample_time_s) == (2, 3, 0.5)
     assert order.memory_budget_bytes == 77
+
+
+BUSY = Load(own_cores=0.5, other_cores=1.0)
+
+
+def killed(of: Case, *, busy: bool) -> Record:
+    """A case that met its limit of 60 s."""
+    load = BUSY if busy else None
+    found = record(of, Outcome.TIMEOUT, message="killed after 60 s")
+    return found.model_copy(update={"wall_ms": 60e3, "load": load})
+
+
+def disturbed_first(n_attempts: int, *, busy: bool = True) -> Played:
+    """The reformer meets its limit at 32 tokens, as often as said."""
+    tries = []
+
+    def play(of: Case) -> Record:
+        if (of.variant, of.length) == ("reformer", 32):
+            tries.append(of)
+            if len(tries) <= n_attempts:
+                return killed(of, busy=busy)
+        return record(of)
+
+    return Played(play)
+
+
+def test_a_case_disturbed_once_is_tried_again_and_its_longer_lengths_are_measured(writer):
+    executor = disturbed_first(1)
+    records = session(executor, writer, cases(32, 64)).run()
+    assert executor.started == [
+        ("reformer", 32),
+        ("transformer", 32),
+        ("reformer", 32),
+        ("reformer", 64),
+        ("transformer", 64),
+    ]
+    assert {r.outcome for r in records} == {Outcome.OK}
+    first = next(r for r in records if r.case == case("reformer", length=32))
+    assert first.attempt == 2
+    assert load_run(writer.folder).records == records
+    lines = (writer.folder / "records.jsonl").read_text().splitlines()
+    assert len(lines) == 5, "the first attempt is kept as well"
+    assert "other processes took 1.0 of 2 cores, so it is tried again" in lines[0]
+
+
+def test_a_case_disturbed_twice_is_tried_once_more_at_the_end(writer):
+    executor = disturbed_first(2)
+    records = session(executor, writer, cases(32, 64, 128)).run()
+    assert executor.started[-3:] == [("reformer", 32), ("reformer", 64), ("reformer", 128)]
+    assert {r.outcome for r in records} == {Outcome.OK}
+
+
+def test_a_case_disturbed_every_time_ends_in_bounded_time_and_stops_its_series(writer):
+    executor = disturbed_first(99)
+    records = session(executor, writer, cases(32, 64)).run()
+    assert executor.started.count(("reformer", 32)) == 3
+    assert ("reformer", 64) not in executor.started
+    assert [r.outcome for r in records if r.case.variant == "reformer"] == [
+        Outcome.TIMEOUT,
+        Outcome.SKIPPED,
+    ]
+
+
+def test_a_limit_met_on_an_idle_machine_is_evidence(writer):
+    executor = disturbed_first(1, busy=False)
+    records = session(executor, writer, cases(32, 64)).run()
+    assert executor.started.count(("reformer", 32)) == 1
+    skipped = next(r for r in records if r.case == case("reformer", length=64))
+    assert skipped.outcome is Outcome.SKIPPED
+
+
+def test_a_limit_far_beyond_what_others_speed_says_is_doubted(writer):
+    """The other model has shown a speed at which the case is done in no time."""
+    executor = disturbed_first(1, busy=False)
+    asked = [case("transformer", length=16), *cases(32, 64)]
+    known = {one.id: Predicted(flops=10**6 * one.length) for one in asked}
+    records = session(executor, writer, asked, predictions=known).run()
+    assert executor.started.count(("reformer", 32)) == 2
+    assert {r.outcome for r in records} == {Outcome.OK}
+
+
+def test_no_other_attempt_is_made_without_time_for_a_whole_one(writer, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("reformer_bench.run.session.time.monotonic", lambda: now[0])
+
+    def play(of: Case) -> Record:
+        now[0] += 60.0
+        return killed(of, busy=True)
+
+    executor = Played(play)
+    limits = DeviceTable(case_timeout_s=60, total_time_s=130)
+    records = session(executor, writer, cases(32), limits=limits).run()
+    assert executor.started == [("reformer", 32), ("transformer", 32)]
+    assert all("killed after 60 s" in r.message for r in records)
+
+
+def test_a_retry_counts_attempts_on(writer):
+    before = [killed(case(length=32), busy=False)]
+    executor = Played(record)
+    (found,) = session(executor, writer, [case(length=32)], reopened=before).run()
+    assert (found.attempt, found.outcome) == (2, Outcome.OK)
+    assert found.time_limit_s == 60
+
+
+def test_what_follows_from_one_reason_is_told_at_once(writer):
+    told: list[Progress] = []
+    executor = disturbed_first(1, busy=False)
+    session(executor, writer, cases(32, 64, 128, 256), notify=told.append).run()
+    batches = [p.records for p in told if len(p.records) > 1]
+    assert [[(r.case.variant, r.case.length) for r in batch] for batch in batches] == [
+        [("reformer", 64), ("reformer", 128), ("reformer", 256)]
+    ]
+    assert told[-1].done == told[-1].total == 8
+
+
+def test_the_time_left_is_near_the_time_it_takes(writer, monkeypatch):
+    """Two models of different speed and growth, on a clock of their own."""
+    now = [0.0]
+    monkeypatch.setattr("reformer_bench.run.session.time.monotonic", lambda: now[0])
+    power = {"reformer": 1.0, "transformer": 1.6}
+    speed = {"reformer": 2.0, "transformer": 3.0}
+    asked = cases(1024, 2048, 4096, 8192, 16384)
+    known = {one.id: Predicted(flops=int(10 * one.length ** power[one.variant])) for one in asked}
+
+    def play(of: Case) -> Record:
+        step_ms = known[of.id].flops / speed[of.variant] / 1e3
+        # Two steps under the probes, one sample, and one for counting where it is short.
+        wall_ms = (3 + (step_ms <= 2000)) * step_ms + 700
+        now[0] += wall_ms / 1e3
+        return record(of, step_ms=step_ms).model_copy(update={"wall_ms": wall_ms})
+
+    told: list[Progress] = []
+    limits = DeviceTable(case_timeout_s=1e6, max_samples=1, sample_time_s=0.001)
+    session(Played(play), writer, asked, limits=limits, predictions=known, notify=told.append).run()
+    total_s = now[0]
+    after_the_first_length = [p for p in told if 2 <= p.done < len(asked)]
+    for progress in after_the_first_length:
+        assert progress.left_s == pytest.approx(total_s - progress.elapsed_s, rel=0.1)
+    # The case that has just been started is part of what is left.
+    started = [p for p in told if not p.records][-1]
+    assert started.left_s == pytest.approx(total_s - started.elapsed_s, rel=0.1)

@@ -99,10 +99,16 @@ def test_beyond_its_budget_a_case_is_out_of_memory_and_the_next_runs(executor):
     assert measure(executor, case(length=64)).outcome is Outcome.OK
 
 
-def test_within_its_budget_the_same_case_ends(executor):
+def test_a_budget_is_held_to_the_byte(executor):
+    """It is meant for the allocator; what a process needs besides doesn't count."""
     small = case(length=256)
     peak = measure(executor, small).memory.peak_bytes
-    assert measure(executor, small, memory_budget_bytes=peak + 2**26).outcome is Outcome.OK
+    assert measure(executor, small, memory_budget_bytes=peak).outcome is Outcome.OK
+    record = measure(executor, small, memory_budget_bytes=peak - 1)
+    assert record.outcome is Outcome.HOST_OOM
+    assert record.message.startswith("allocated ")
+    assert ", more than the memory budget of " in record.message
+    assert record.memory.peak_bytes == peak
 
 
 def test_any_other_exception_is_an_error_in_one_line(executor):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
+from reformer_bench.measure import machine_load
 from reformer_bench.run import cgroup, entry
 from reformer_bench.run.forkserver import Ended, ForkServer
 from reformer_bench.run.order import Description, WorkOrder
 from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Outcome, Overhead, Record
+from reformer_bench.spec.record import Environment, Load, Outcome, Overhead, Record
 
 Measure = Callable[[WorkOrder, float | None], Record]
 _DESCRIBE_TIMEOUT_S = 120.0
+# Threads of OpenMP wait for each other by spinning. Where another process wants a processor, the
+# one that is waited for doesn't get it, and a step takes ten times as long, a small one eighty
+# times. Sleeping instead costs a small step on an idle machine twice its time, so it is for busy
+# ones only. Read when torch is loaded, so it takes a new server.
+_SLEEPING = {"OMP_WAIT_POLICY": "passive"}
+_WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _MEMORY_WORDS = ("bad_alloc", "Cannot allocate memory", "can't allocate memory")
 
 
@@ -25,7 +33,11 @@ class LocalExecutor:
         """``measure`` is what a worker runs; it must be importable by name."""
         self._measure = measure
         self.server = ForkServer(entry.PRELOAD)
-        self._speeds: dict[tuple[str, str], float | None] = {}
+        self._speeds: dict[tuple[str, str, bool], float | None] = {}
+        self._disturbed = False
+        """Whether the machine was busy with something else when last looked at."""
+        self._sleeping = False
+        """Whether the threads of the server's workers sleep while they wait for each other."""
 
     def describe(self, device: str) -> Description:
         """Say what a device is here; InputError where there is none of that name."""
@@ -34,6 +46,14 @@ class LocalExecutor:
             raise found
         assert isinstance(found, Description)
         return found
+
+    def look(self, environment: Environment) -> str | None:
+        """Who keeps the machine busy so that times are not to be trusted, in words; else None."""
+        glance = machine_load.look()
+        self._disturbed = glance is not None and glance.load.disturbs(environment)
+        if glance is None or not self._disturbed:
+            return None
+        return glance.words(environment.cpu_count)
 
     def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
         """Yield a record for every order; the next order is asked for when its turn has come."""
@@ -45,33 +65,68 @@ class LocalExecutor:
         self.server.close()
 
     def _run(self, order: WorkOrder) -> Record:
+        self._choose_waiting()
         speed = self._speed(order)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         kills_before = cgroup.oom_kills()
+        before, own = machine_load.read(), time.process_time()
         began = time.monotonic()
         ended = self.server.call(self._measure, order, speed, timeout_s=order.timeout_s)
         wall_ms = (time.monotonic() - began) * 1e3
+        own_s = (ended.cpu_s or 0.0) + time.process_time() - own
+        load = machine_load.load_between(before, machine_load.read(), own_s)
         if ended.returned:
             overhead = Overhead(start_ms=ended.start_ms or 0.0, stop_ms=ended.stop_ms or 0.0)
             record: Record = ended.value
-            return record.model_copy(update={"wall_ms": wall_ms, "overhead": overhead})
-        environment = order.environment or self.describe(order.case.device).environment
-        outcome, message = _failure(ended, order, _grew(kills_before, cgroup.oom_kills()))
-        return Record(
-            case_id=order.case.id,
-            case=order.case,
-            outcome=outcome,
-            message=message,
-            started_at=started_at,
-            wall_ms=wall_ms,
-            environment=environment,
-        )
+            record = record.model_copy(update={"wall_ms": wall_ms, "overhead": overhead})
+        else:
+            environment = order.environment or self.describe(order.case.device).environment
+            outcome, message = _failure(ended, order, _grew(kills_before, cgroup.oom_kills()))
+            record = Record(
+                case_id=order.case.id,
+                case=order.case,
+                outcome=outcome,
+                message=message,
+                started_at=started_at,
+                wall_ms=wall_ms,
+                environment=environment,
+            )
+        self._disturbed = load is not None and load.disturbs(record.environment)
+        return self._with_circumstances(record, load)
+
+    def _with_circumstances(self, record: Record, load: Load | None) -> Record:
+        """The record with what else decided its times."""
+        settings = dict(record.settings)
+        if record.environment.device_kind == "cpu":
+            settings["openmp_waiting"] = self._waiting_words()
+        return record.model_copy(update={"load": load, "settings": settings})
+
+    def _choose_waiting(self) -> None:
+        """A server whose threads sleep while they wait, where the machine is busy; else spinning.
+
+        What the user's environment says of it stays as it is.
+        """
+        if self._sleeping == self._disturbed or any(map(os.environ.get, _WAITING_VARIABLES)):
+            return
+        self.server.close()
+        self.server = ForkServer(entry.PRELOAD, _SLEEPING if self._disturbed else None)
+        self._sleeping = self._disturbed
+
+    def _waiting_words(self) -> str:
+        given = {name: os.environ[name] for name in _WAITING_VARIABLES if os.environ.get(name)}
+        if self._sleeping:
+            given = _SLEEPING
+        return " ".join(f"{name}={value}" for name, value in given.items()) or "default"
 
     def _speed(self, order: WorkOrder) -> float | None:
-        """Return the device's matrix-product speed in a case's dtype, measured once a run."""
-        key = (order.case.device, order.case.model.dtype)
+        """The device's matrix-product speed in a case's dtype, measured once a run.
+
+        Once more after the machine turned busy or was left alone again.
+        """
+        device, dtype = order.case.device, order.case.model.dtype
+        key = (device, dtype, self._disturbed)
         if key not in self._speeds and self._measure is entry.measure:
-            speed = self._ask(entry.matmul_speed, *key)
+            speed = self._ask(entry.matmul_speed, device, dtype)
             self._speeds[key] = speed if isinstance(speed, float) else None
         return self._speeds.get(key)
 
