@@ -61,7 +61,7 @@ def too_slow_message(predicted_ms: float, case_timeout_s: float) -> str:
     """Why a case is not started that would meet its time limit."""
     return (
         f"not started: predicted to take {predicted_ms / 1e3:.0f} s, "
-        f"more than the case timeout of {case_timeout_s:.0f} s"
+        f"more than the time limit of a case of {case_timeout_s:.0f} s"
     )
 
 
