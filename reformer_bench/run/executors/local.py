@@ -18,9 +18,10 @@ from reformer_bench.spec.record import Environment, Load, Outcome, Overhead, Rec
 Measure = Callable[[WorkOrder, float | None], Record]
 _DESCRIBE_TIMEOUT_S = 120.0
 # Threads of OpenMP wait for each other by spinning. Where another process wants a processor, the
-# one that is waited for doesn't get it, and a step takes ten times as long, a small one eighty
-# times. Sleeping instead costs a small step on an idle machine twice its time, so it is for busy
-# ones only. Read when torch is loaded, so it takes a new server.
+# one that is waited for doesn't get it: a reformer's step of 4K tokens took 27 s in place of 0.8 s
+# beside one other process on two cores, and 1.6 s with threads that sleep. Sleeping costs an idle
+# machine a quarter at 4K tokens and doubles a step of 512, so it is for busy ones only. Read when
+# torch is loaded, so it takes a new server.
 _SLEEPING = {"OMP_WAIT_POLICY": "passive"}
 _WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _MEMORY_WORDS = ("bad_alloc", "Cannot allocate memory", "can't allocate memory")
