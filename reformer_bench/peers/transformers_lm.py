@@ -8,7 +8,7 @@ activations.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -59,7 +59,12 @@ class TransformersLM(PeerModel):
             raise ValueError("transformers cannot do positions = 'none', only 'axial' or 'learned'")
         self._arguments = self._pins()
         kind = ReformerModelWithLMHead if config.causal else ReformerForMaskedLM
-        return kind(ReformerConfig(**self._arguments))
+        model = kind(ReformerConfig(**self._arguments))
+        head = model.lm_head
+        if head.decoder.bias is not None:
+            # From transformers 5.24 on the head has a second bias, which is never added.
+            head.bias = head.decoder.bias
+        return cast(nn.Module, model)
 
     def _pins(self) -> dict[str, Any]:
         config = self.config

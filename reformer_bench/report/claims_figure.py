@@ -42,7 +42,7 @@ _PANEL_TITLE, _PANEL_AXIS, _ENTRY = 0.42, 0.56, 0.33
 _HEAD, _FOOT, _FOOT_LINE = 0.72, 0.15, 0.155
 _FOOTNOTE = (
     "Each curve as a multiple of its smallest size. Points: figures that the fit rests on; hollow: "
-    "smaller sizes left out as not settled; dashed: the fit. Shaded, from the first of them: the "
+    "smaller sizes left out, as the exponent still changes there; dashed: the fit. Shaded: the "
     "growth that the paper says, give or take a power of 0.25. Memory is that of activations: "
     "parameters, gradients and optimizer state are taken away."
 )

@@ -25,6 +25,10 @@ _LEAST_SIZES = 3
 """Two sizes are two variants; three are an axis."""
 
 
+_LONGEST_LABEL = 44
+"""Characters: longer words about a model would leave no room for its figures."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """A size that records differ in."""
@@ -221,7 +225,8 @@ def _stem(records: Sequence[Record], axes: Sequence[Axis]) -> str:
 def _labels(found: Sequence[tuple[str, Sequence[Record]]], axes: Sequence[Axis]) -> list[str]:
     """What to call each series: a model's or a chosen name, else what its models differ in.
 
-    A name with bare numbers in it (``local-standard-1``) tells a reader nothing.
+    A name with bare numbers in it (``local-standard-1``) tells a reader nothing. Neither does a
+    list of everything in which the models of a suite for all switches differ.
     """
     fields = {axis.field for axis in axes}
     everyone = differences([records[0].case.model for _, records in found], fields)
@@ -232,5 +237,6 @@ def _labels(found: Sequence[tuple[str, Sequence[Record]]], axes: Sequence[Axis])
         is_kind = stem.replace("-", "_") in ATTENTIONS
         is_name = variants == {stem} and not is_kind and not re.search(r"\d", stem)
         foreign = records[0].case.implementation != "native"
-        labels.append(stem if is_name or foreign or stem in PRESETS else words or stem)
+        told = words if 0 < len(words) <= _LONGEST_LABEL else stem
+        labels.append(stem if is_name or foreign or stem in PRESETS else told)
     return labels if len(set(labels)) == len(labels) else [stem for stem, _ in found]

@@ -105,7 +105,7 @@ def test_a_variant_that_is_no_reformer_takes_no_checkpoint(tmp_path):
     ("content", "words"),
     [
         (None, "holds no config.json"),
-        ("{", "cannot be read"),
+        ("{", "is not JSON"),
         (json.dumps({"model_type": "bert"}), "of type 'bert', expected 'reformer'"),
         (json.dumps({"model_type": "reformer"}), "lacks 'attn_layers'"),
     ],

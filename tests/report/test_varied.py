@@ -99,6 +99,15 @@ def test_labels_are_words() -> None:
     assert labels("ablation")[-1] == "LSH attention, reversible, in 16 chunks"
 
 
+def test_where_everything_differs_the_variants_names_are_the_labels(tmp_path) -> None:
+    """Words about twenty switches would leave no room for a single bar."""
+    records = suite_records("ci")
+    found = [one.label for one in all_series(group_of(records), [])]
+    assert "local" in found
+    assert max(map(len, found)) <= 44
+    assert {path.name for path in write_plots(records, tmp_path, ("svg",))}
+
+
 def test_names_that_a_user_chose_are_kept() -> None:
     mine = [record(name, n, model={"n_hashes": h}) for n in (512, 1024)
             for name, h in (("two-hashes", 2), ("eight-hashes", 8))]  # fmt: skip
