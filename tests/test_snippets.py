@@ -138,7 +138,7 @@ def check(command: Command) -> None:
             assert arguments[0] == "install"
             check_requirement(arguments[1])
         case "pytest":
-            assert arguments == []
+            assert arguments == ["-n", "auto"]
         case "rm":
             assert arguments == ["-rf", "run"]
         case _:
