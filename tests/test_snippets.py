@@ -40,7 +40,8 @@ SHORTER = {
     "reformer-bench validate --count 24 --max-error 1%": ("--count", "2"),
     "reformer-bench run --suite seq-scaling --device none": ("--seq-len", "512"),
     "reformer-bench run --suite ci --out run": ("--variants", "transformer,reformer"),
-    "OMP_NUM_THREADS=1 reformer-bench run --suite ci --device cpu --out run": (
+    "OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 "
+    "reformer-bench run --suite ci --device cpu --out run": (
         "--variants",
         "transformer,reformer",
     ),
