@@ -35,7 +35,7 @@ _NEWER_NAMES = {
 
 
 def instruction_set() -> str:
-    """What this process uses: PyTorch's own kernels, and oneDNN. Imports torch."""
+    """Name what this process uses, in PyTorch's own kernels and in oneDNN. Imports torch."""
     import torch
 
     # Not in every torch that is supported.
@@ -47,7 +47,7 @@ def instruction_set() -> str:
 
 
 def onednn_set(features: Mapping[str, object], limit: str = "") -> str | None:
-    """The largest of oneDNN's sets that a processor has, up to a limit; None for none of them."""
+    """Return the largest of oneDNN's sets that a processor has, up to a limit; None for none."""
     limit = _NEWER_NAMES.get(limit.upper(), limit.upper())
     found = None
     for name, needed in _ONEDNN_SETS:
@@ -60,9 +60,9 @@ def onednn_set(features: Mapping[str, object], limit: str = "") -> str | None:
 
 
 def environment_to_play(recorded: str) -> dict[str, str]:
-    """Environment variables that make a process use no more than a recorded instruction set.
+    """Return the environment variables that make a process use no more than a recorded set.
 
-    Empty for a set of another architecture, or of a record that doesn't say.
+    There are none for a set of another architecture, or of a record that doesn't say.
     """
     found = re.fullmatch(r"(AVX2|AVX512|DEFAULT), oneDNN (\w+)", recorded)
     if found is None:

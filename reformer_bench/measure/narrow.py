@@ -36,7 +36,7 @@ _FLASH_LENGTH = 1024
 
 
 def computes_natively(dtype: torch.dtype) -> bool:
-    """Whether oneDNN takes products of this dtype on this processor.
+    """Say whether oneDNN takes products of this dtype on this processor.
 
     ONEDNN_MAX_CPU_ISA=AVX2 in the environment of a new process makes any processor say no.
     """
@@ -46,8 +46,9 @@ def computes_natively(dtype: torch.dtype) -> bool:
 
 
 def product_bytes(packet: Any, a: Tensor, b: Tensor, added: Tensor | None = None) -> int:
-    """Bytes that a product of two matrices, or of two batches of them, holds besides its result:
-    oneDNN's buffers, and copies of operands that lie neither by rows nor by columns."""
+    """Count the bytes that a product of two matrices, or of two batches of them, holds besides its
+    result: oneDNN's buffers, and copies of operands that lie neither by rows nor by columns.
+    """
     if a.dtype not in NARROW or not computes_natively(a.dtype):
         return 0
     batch, (m, k), n = (a.shape[0] if a.dim() == 3 else 0), a.shape[-2:], b.shape[-1]
@@ -72,7 +73,7 @@ def product_bytes(packet: Any, a: Tensor, b: Tensor, added: Tensor | None = None
 
 
 def _at_most(batch: int, m: int, k: int, n: int, run: Callable[[int, int, int, int], int]) -> int:
-    """Bytes that a large product's buffers do not exceed, from runs of smaller ones."""
+    """Count the bytes that a large product's buffers do not exceed, from runs of smaller ones."""
     threads = torch.get_num_threads()
     batch, columns, rows = min(batch, 2 * threads), min(n, _COLUMNS), _ROWS * max(1, threads // 2)
     if m <= 2 * rows:
@@ -86,8 +87,9 @@ def _at_most(batch: int, m: int, k: int, n: int, run: Callable[[int, int, int, i
 def attention_bytes(
     formula: Callable[..., int], operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> int:
-    """Bytes that a flash attention kernel holds beyond what ``formula`` says of its own buffers:
-    those of the products inside it."""
+    """Count the bytes that a flash attention kernel holds beyond what ``formula`` says of its own
+    buffers: those of the products inside it.
+    """
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
     dtype = tensors[0].dtype
     if dtype not in NARROW or not computes_natively(dtype):
@@ -111,7 +113,7 @@ Laid = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
 def _layout(x: Tensor) -> str:
-    """How the last two dimensions lie, without gaps: by rows, by columns, or neither."""
+    """Say how the last two dimensions lie without gaps: by rows, by columns, or neither."""
     if x.is_contiguous():
         return "rows"
     # Written out: of a batch of one, is_contiguous doesn't mind the stride, PyTorch's test does.
@@ -122,7 +124,7 @@ def _layout(x: Tensor) -> str:
 
 @functools.cache
 def _product(packet: Any, operands: tuple[Laid, ...], threads: int) -> int:
-    """Bytes besides the result, from a run with that many threads."""
+    """Count the bytes besides the result, by a run with that many threads."""
     with _disable_current_modes(), torch.no_grad():
         made = [_made(x) for x in operands]
         return _held_besides_result(lambda: packet(*made))
@@ -137,7 +139,7 @@ def _attention_buffers(
     others: tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]],
     threads: int,
 ) -> int:
-    """Bytes beyond the formula's, from a run with that many threads."""
+    """Count the bytes beyond the formula's, by a run with that many threads."""
     with _disable_current_modes(), torch.no_grad():
         args = [_made(x) for x in laid] + list(others[0])
         kwargs = dict(others[1])
@@ -148,7 +150,7 @@ def _attention_buffers(
 
 
 def _stand_in(x: Tensor) -> Laid:
-    """A tensor with fewer heads and positions, its elements as far from each other."""
+    """Describe a tensor with fewer heads and positions, its elements as far from each other."""
     most = (2, 2 * torch.get_num_threads(), _FLASH_LENGTH, _FLASH_LENGTH)
     sizes = tuple(min(size, limit) for size, limit in zip(x.shape, most, strict=False))
     return sizes, x.stride(), x.dtype
@@ -173,7 +175,7 @@ def _made(laid: Laid) -> Tensor:
 
 
 def _held_besides_result(run: Callable[[], Any]) -> int:
-    """The most that the allocator gave out while an operator ran, less what is left of it."""
+    """Measure the most that the allocator gave out while an operator ran, less its result."""
     run()  # Whatever is made once only, with the first call, is not the operator's.
     with record_cpu_allocations() as recording, recording.phase("forward"):
         result = run()

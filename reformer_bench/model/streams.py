@@ -93,23 +93,24 @@ class RangeWatch:
         return self._limit_units * self._unit
 
     def note(self, units: Tensor) -> None:
-        """Notes the largest magnitude of numbers given in units. A NaN stays noted for good."""
+        """Note the largest magnitude of numbers given in units; a NaN stays noted for good."""
         low, high = units.aminmax()
         dtype = self._reached_units.dtype
         largest = torch.maximum(low.to(dtype).neg_(), high.to(dtype))
         torch.maximum(self._reached_units, largest, out=self._reached_units)
 
     def next_place(self) -> None:
-        """Says that the current place has put in all it has."""
+        """Note that the current place has put in all it has."""
         self._n_in_range.add_(self._in_range())
 
     def guard(self) -> Tensor:
-        """0 if everything was in range, else NaN: added to a result, it makes a wrong one NaN."""
+        """Return 0 if all was in range, else NaN: added to a result, it makes a wrong one NaN."""
         return torch.where(self._in_range(), 0.0, math.nan).to(self._reached_units.dtype)
 
     def check(self) -> None:
-        """Reads the device's verdict. Raises StreamRangeError, naming the first place that put in
-        a NaN or a number out of range."""
+        """Read the device's verdict. Raises StreamRangeError, naming the first place that put in a
+        NaN or a number out of range.
+        """
         # Fake tensors have no values to check.
         if type(self._reached_units) is not Tensor:
             return
@@ -130,8 +131,9 @@ class RangeWatch:
 
 
 def _unit(dtype: torch.dtype) -> tuple[float, float]:
-    """(the unit that a fixed-point stream of such floats counts, the magnitude in units from
-    which on numbers are refused). ValueError for float16, which can't hold numbers of units."""
+    """Return the unit that a fixed-point stream of such floats counts, and the magnitude in units
+    from which on numbers are refused. Raises ValueError for float16, which can't hold so many.
+    """
     if dtype is torch.float16:
         raise ValueError(
             "parameters of float16 allow no fixed-point streams: set streams = 'float', or keep "
@@ -154,7 +156,7 @@ class FixedStream:
     """
 
     def __init__(self, x_PM: Tensor, watch: RangeWatch | None = None) -> None:
-        """A stream of the numbers in x; ``watch`` is told of all that enters."""
+        """Open a stream of the numbers in x; ``watch`` is told of all that enters."""
         self._float = x_PM.dtype
         self._int = torch.int64 if x_PM.dtype == torch.float64 else torch.int32
         self.norm_scale = 1 / _unit(x_PM.dtype)[0]
