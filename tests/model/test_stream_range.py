@@ -88,8 +88,8 @@ def test_a_fixed_stream_says_what_a_float_stream_says_or_refuses(kind, dtype, va
                 for grads in (fixed_grads, float_grads)
             )
             assert torch.isfinite(grads).all() == torch.isfinite(wanted).all(), name
-            # Gradients of 1e27 are all rounding, and nobody takes them for good ones.
-            if float(wanted.norm()) < 1e12:
+            # Behind a weight of 1e30 gradients are huge and nothing but rounding.
+            if abs(value) < 1e6:
                 assert float((grads - wanted).norm()) <= 1e-2 * float(wanted.norm()), name
 
 
