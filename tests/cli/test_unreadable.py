@@ -128,8 +128,13 @@ def test_every_command_says_what_it_could_not_read(
 def test_a_disk_that_fails_is_said(capsys, tmp_path, monkeypatch, command):
     (tmp_path / RECORDS).write_text(record().model_dump_json() + "\n")
 
-    def fail(_: Path) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    read = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        # Imports read files as well.
+        if path.name == RECORDS:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", fail)
     monkeypatch.chdir(tmp_path)
