@@ -8,5 +8,5 @@ def __getattr__(name: str) -> object:
     if name == "predict":
         import importlib
 
-        return importlib.import_module("reformer_bench.measure.prediction").predict
+        return importlib.import_module("reformer_bench.measure.predict").predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

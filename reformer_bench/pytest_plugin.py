@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.tolerances import parse_share
-from reformer_bench.spec.units import format_bytes, parse_bytes
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.tolerances import parse_share
+from reformer_bench.schema.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from reformer_bench.measure.peak import PeakMetric, PeakReading, PeakRecording

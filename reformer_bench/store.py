@@ -16,12 +16,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from reformer_bench.spec.baseline import BASELINE_VERSION, Baseline
-from reformer_bench.spec.errors import InputError, validated
-from reformer_bench.spec.files import read_text, reading, writing
-from reformer_bench.spec.predicted import Predicted, Predictions
-from reformer_bench.spec.record import SCHEMA_VERSION, Environment, Record, latest_of_each
-from reformer_bench.spec.suite import Suite
+from reformer_bench.schema.baseline import BASELINE_VERSION, Baseline
+from reformer_bench.schema.errors import InputError, read_text, reading, validated, writing
+from reformer_bench.schema.record import (
+    SCHEMA_VERSION,
+    Environment,
+    Predicted,
+    Predictions,
+    Record,
+    latest_of_each,
+)
+from reformer_bench.schema.suite import Suite
 
 RECORDS = "records.jsonl"
 RUN_INFO = "run.json"

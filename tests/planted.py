@@ -11,9 +11,9 @@ from torch import Tensor
 
 from reformer_bench.model.feed_forward import FeedForwardSublayer
 from reformer_bench.run import entry
-from reformer_bench.run.order import WorkOrder
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.record import Record
+from reformer_bench.run.executor import WorkOrder
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.record import Record
 
 
 class _Keep(torch.autograd.Function):

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from reformer_bench.analysis.claims import judge_claims
-from reformer_bench.analysis.today import remarks
-from reformer_bench.report.claims_table import claims_markdown
+from reformer_bench.claims.paper import judge_claims
+from reformer_bench.claims.remarks import remarks
+from reformer_bench.claims.table import claims_markdown
 from reformer_bench.report.export import export_markdown
 from reformer_bench.run.expand import expand
-from reformer_bench.spec.suite import find_suite
+from reformer_bench.schema.suite import find_suite
 from reformer_bench.store import load_run
 
 ROOT = Path(__file__).parents[1]

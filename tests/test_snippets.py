@@ -14,13 +14,13 @@ from pathlib import Path
 import click
 import pytest
 
-from reformer_bench.analysis.regression import compare
+from reformer_bench.check.compare import compare
+from reformer_bench.check.words import message
 from reformer_bench.cli.main import COMMANDS, cli
-from reformer_bench.report.check_words import message
 from reformer_bench.run.expand import expand
-from reformer_bench.spec.record import Record
-from reformer_bench.spec.suite import find_suite
-from reformer_bench.spec.tolerances import Tolerances, load_tolerances
+from reformer_bench.schema.record import Record
+from reformer_bench.schema.suite import find_suite
+from reformer_bench.schema.tolerances import Tolerances, load_tolerances
 from reformer_bench.store import load_baseline
 from tests.snippets import DOCUMENTS, ROOT, Command, blocks, commands
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.predicted import Predicted
-from reformer_bench.spec.record import AllocatorMemory, Outcome, PhasePeak
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import AllocatorMemory, Outcome, PhasePeak, Predicted
 from reformer_bench.store import (
     PREDICTIONS,
     RECORDS,

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from reformer_bench.spec.baseline import baseline_of
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Outcome
+from reformer_bench.schema.baseline import baseline_of
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Outcome
 from reformer_bench.store import load_baseline, save_baseline
 from tests.report import builders
 

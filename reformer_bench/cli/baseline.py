@@ -21,10 +21,10 @@ def baseline(run: Path, out: Path) -> int:
     RUN is the run's folder or its records file. A file that is already there is replaced.
     """
     from reformer_bench.cli import exits
-    from reformer_bench.spec.baseline import baseline_of
-    from reformer_bench.spec.errors import InputError
-    from reformer_bench.spec.record import Outcome
-    from reformer_bench.spec.units import counted
+    from reformer_bench.schema.baseline import baseline_of
+    from reformer_bench.schema.errors import InputError
+    from reformer_bench.schema.record import Outcome
+    from reformer_bench.schema.units import counted
     from reformer_bench.store import load_run, save_baseline
 
     records = load_run(run).records

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from reformer_bench.cli import exits
-from reformer_bench.cli.several_runs import load_records
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.files import writing
+from reformer_bench.cli.options import load_records
+from reformer_bench.schema.errors import InputError, writing
 
 if TYPE_CHECKING:
-    from reformer_bench.analysis.judging import Verdict
-    from reformer_bench.spec.record import Record
+    from reformer_bench.claims.judge import Verdict
+    from reformer_bench.schema.record import Record
 
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -42,10 +41,10 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
     the table shows what the paper leads to expect and what was found, with 90% intervals. Exits
     with 0 when no claim is refuted, 1 when one is, 4 when none could be judged.
     """
-    from reformer_bench.analysis.claims import is_judged, judge_claims
-    from reformer_bench.analysis.judging import Outcome
-    from reformer_bench.analysis.today import remarks
-    from reformer_bench.report import claims_table
+    from reformer_bench.claims import table as claims_table
+    from reformer_bench.claims.judge import Outcome
+    from reformer_bench.claims.paper import is_judged, judge_claims
+    from reformer_bench.claims.remarks import remarks
 
     if plot is not None and plot.suffix not in _PLOT_SUFFIXES:
         raise InputError(f"--plot {plot}: does not end with {', '.join(_PLOT_SUFFIXES)}")
@@ -73,8 +72,8 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
 
 
 def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
-    from reformer_bench.analysis.quantities import is_measured
-    from reformer_bench.report.claims_figure import write_claims_figure
+    from reformer_bench.claims.figure import write_claims_figure
+    from reformer_bench.claims.quantities import is_measured
     from reformer_bench.report.notes import device_words, versions_words
 
     # Unlike predictions for another device, measurements are all of one.

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from click.shell_completion import CompletionItem
 
-from reformer_bench.spec.errors import InputError
+from reformer_bench.schema.errors import InputError
 
 Names = Callable[[click.Context], Iterable[str]]
 
@@ -66,19 +66,19 @@ def add_completion(command: click.Command) -> click.Command:
 
 
 def _suites(_: click.Context) -> list[str]:
-    from reformer_bench.spec.suite import suite_names
+    from reformer_bench.schema.suite import suite_names
 
     return suite_names()
 
 
 def _presets(_: click.Context) -> list[str]:
-    from reformer_bench.spec.model import PRESETS
+    from reformer_bench.schema.model import PRESETS
 
     return [*PRESETS, "all"]
 
 
 def _profiles(_: click.Context) -> list[str]:
-    from reformer_bench.spec.devices import DEVICE_PROFILES
+    from reformer_bench.schema.devices import DEVICE_PROFILES
 
     return list(DEVICE_PROFILES)
 
@@ -90,7 +90,7 @@ def _variants(ctx: click.Context) -> list[str]:
         # An option that still waits for its value keeps click from giving arguments their names.
         run = ctx.args[0]
     if suite is not None:
-        from reformer_bench.spec.suite import find_suite
+        from reformer_bench.schema.suite import find_suite
 
         return list(find_suite(suite).variants)
     if run is None:
@@ -101,15 +101,15 @@ def _variants(ctx: click.Context) -> list[str]:
 
 
 def _kinds(_: click.Context) -> list[str]:
-    from reformer_bench.spec.model import Attention
+    from reformer_bench.schema.model import Attention
 
     return [kind.value for kind in Attention]
 
 
 def _switches() -> dict[str, tuple[str, ...]]:
     """Each key of ``--set`` with the names it takes, none for numbers and text."""
-    from reformer_bench.spec.model import ModelConfig
-    from reformer_bench.spec.suite import Suite
+    from reformer_bench.schema.model import ModelConfig
+    from reformer_bench.schema.suite import Suite
 
     keys = {f"model.{name}": _values(f.annotation) for name, f in ModelConfig.model_fields.items()}
     keys["model.checkpoint"] = ()

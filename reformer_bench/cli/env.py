@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reformer_bench.run.order import Description
+    from reformer_bench.run.executor import Description
 
 
 @click.command()
@@ -42,7 +42,7 @@ def env(device: str, form: str) -> None:
 def _table(description: Description) -> Table:
     from rich.table import Table
 
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.units import format_bytes
 
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.files import writing
+from reformer_bench.schema.errors import InputError, writing
 
 if TYPE_CHECKING:
     from reformer_bench.store import Run
@@ -51,7 +50,7 @@ def _text(run: Run, output_format: str) -> str:
         from reformer_bench.report.export import export_csv
 
         return export_csv(run.records, "details")
-    from reformer_bench.report.benchmark_export import export_pytest_benchmark
+    from reformer_bench.report.export import export_pytest_benchmark
 
     try:
         return export_pytest_benchmark(run.records, run.path.name)
@@ -60,7 +59,7 @@ def _text(run: Run, output_format: str) -> str:
 
 
 def _write_parquet(run: Run, out: Path | None) -> None:
-    from reformer_bench.analysis.frames import case_frame
+    from reformer_bench.report.frames import case_frame
 
     if out is None:
         raise InputError("--out: Parquet is not text: say which file to write")

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reformer_bench.cli import exits
-from reformer_bench.cli.model_options import (
-    Target,
-    cases_of,
-    model_options,
-    target,
-    target_options,
-)
-from reformer_bench.spec.errors import InputError
+from reformer_bench.cli.options import Target, cases_of, model_options, target, target_options
+from reformer_bench.schema.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,8 +21,8 @@ if TYPE_CHECKING:
     from reformer_bench.cli.predicting import Tell
     from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.run.longest import Longest
-    from reformer_bench.spec.case import Case
-    from reformer_bench.spec.record import Record
+    from reformer_bench.schema.case import Case
+    from reformer_bench.schema.record import Record
 
 _SHORTER = (15 / 16, 7 / 8, 3 / 4, 1 / 2, 1 / 4)
 """Shares of a length that failed, tried in turn."""
@@ -70,7 +64,7 @@ def max_len(
     With --verify, exits with 1 where one that was to fit doesn't run.
     """
     from reformer_bench.cli.predicting import progress_of
-    from reformer_bench.run.adhoc import preset_names
+    from reformer_bench.run.overrides import preset_names
 
     fit_in = target(device, memory_budget)
     if fit_in.budget_bytes is None:
@@ -113,7 +107,7 @@ def _executor() -> Iterator[LocalExecutor]:
 def _longest(options: dict[str, Any], fit_in: Target, limit: str, tell: Tell) -> Longest | None:
     from reformer_bench.run.longest import longest_that_fits
     from reformer_bench.run.predict import predict_case
-    from reformer_bench.spec.units import parse_length
+    from reformer_bench.schema.units import parse_length
 
     assert fit_in.budget_bytes is not None
     try:
@@ -142,7 +136,7 @@ def _verified(
     Where that fails, shorter ones are run until one ends.
     """
     from reformer_bench.run.longest import STEP
-    from reformer_bench.spec.record import Outcome
+    from reformer_bench.schema.record import Outcome
 
     if line.longest is None:
         return line
@@ -161,7 +155,7 @@ def _verified(
 
 
 def _run(case: Case, fit_in: Target, executor: LocalExecutor) -> Record:
-    from reformer_bench.run.order import WorkOrder
+    from reformer_bench.run.executor import WorkOrder
 
     found = executor.describe(fit_in.profile.kind)
     order = WorkOrder(
@@ -181,7 +175,7 @@ def _run(case: Case, fit_in: Target, executor: LocalExecutor) -> Record:
 def _failure(line: _Line) -> str | None:
     """What went wrong when the longest sequence was run, in one line; None: nothing."""
     from reformer_bench.report.words import outcome_words
-    from reformer_bench.spec.record import Outcome
+    from reformer_bench.schema.record import Outcome
 
     record = line.record
     if line.longest is None or record is None or record.outcome is Outcome.OK:
@@ -218,7 +212,7 @@ def _table(lines: list[_Line], fit_in: Target, verify: bool) -> Table:
     from rich import box
     from rich.table import Table
 
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.units import format_bytes
 
     table = Table(
         box=box.SIMPLE_HEAD,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from reformer_bench.cli.part_of_run import part_of, part_options
+from reformer_bench.cli.options import part_of, part_options
 
 EXIT_NOTHING = 4
 
@@ -50,8 +50,8 @@ def plot(
 
     RUN is a run's folder or its records file. Exits with 4 where no case has anything to draw.
     """
-    from reformer_bench.report.plots import FORMATS, write_plots
-    from reformer_bench.spec.errors import InputError
+    from reformer_bench.report.plots.files import FORMATS, write_plots
+    from reformer_bench.schema.errors import InputError
     from reformer_bench.store import load_run
 
     chosen = list(dict.fromkeys(name.strip().lower() for name in formats.split(",")))

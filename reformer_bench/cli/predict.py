@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reformer_bench.cli.model_options import (
-    Target,
-    cases_of,
-    model_options,
-    target,
-    target_options,
-)
+from reformer_bench.cli.options import Target, cases_of, model_options, target, target_options
 
 if TYPE_CHECKING:
-    from reformer_bench.measure.prediction import Prediction
+    from reformer_bench.measure.predict import Prediction
     from reformer_bench.report.fitted import FittedTable
-    from reformer_bench.spec.case import Case
+    from reformer_bench.schema.case import Case
 
 _PARTS = ("parameters", "gradients", "optimizer", "activations", "temporaries")
 
@@ -61,7 +55,7 @@ def predict(
     fit_in = target(device, memory_budget)
     cases = cases_of(options, seq_len, fit_in.profile.kind)
     from reformer_bench.cli.predicting import progress_of
-    from reformer_bench.spec.units import format_tokens
+    from reformer_bench.schema.units import format_tokens
 
     lines = []
     with progress_of("predicting", len(cases)) as tell:
@@ -113,7 +107,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 def _table(lines: list[_Line], fit_in: Target) -> FittedTable:
     from reformer_bench.report.fitted import Column, FittedTable, Row
-    from reformer_bench.spec.units import format_bytes, format_tokens
+    from reformer_bench.schema.units import format_bytes, format_tokens
 
     headers = ["length", "peak", "params", "grads", "optim", "activ", "temp", "TFLOP"]
     if fit_in.budget_bytes is not None:
@@ -133,7 +127,7 @@ def _table(lines: list[_Line], fit_in: Target) -> FittedTable:
 
 
 def _title(lines: list[_Line], fit_in: Target) -> str:
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.units import format_bytes
 
     case = lines[0].case
     text = f"prediction: {case.workload} of batch {case.batch} on {fit_in.profile.name}"

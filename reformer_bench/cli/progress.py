@@ -17,9 +17,9 @@ from rich.text import Text
 
 from reformer_bench.report.words import outcome_words
 from reformer_bench.run.session import Progress
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.record import Outcome, Record
-from reformer_bench.spec.units import format_bytes, format_tokens
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.units import format_bytes, format_tokens
 
 _BAR_WIDTH = 20
 _LENGTH_WIDTH = 8

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reformer_bench.cli import exits
-from reformer_bench.cli.model_options import Target, target, target_options
-from reformer_bench.cli.several_runs import load_records
-from reformer_bench.spec.errors import InputError, did_you_mean
+from reformer_bench.cli.options import Target, load_records, target, target_options
+from reformer_bench.schema.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from reformer_bench.analysis.frontier import Option
     from reformer_bench.report.fitted import FittedTable
-    from reformer_bench.spec.case import Case
+    from reformer_bench.report.frontier import Option
+    from reformer_bench.schema.case import Case
 
 _COMBINATIONS = "ablation"
 
@@ -57,8 +56,8 @@ def recommend(
     which. The combinations are those of the suite ablation. Local attention is among them, although
     a token then sees only its neighbourhood. Exits with 4 when no combination fits.
     """
-    from reformer_bench.analysis.choices import options_of
-    from reformer_bench.analysis.frontier import fastest_within
+    from reformer_bench.recommend import options_of
+    from reformer_bench.report.frontier import fastest_within
     from reformer_bench.run.predict import predict_case
 
     fit_in = target(device, memory_budget)
@@ -104,8 +103,8 @@ def _combinations(
     """Return every combination at one length, with the user's settings on top."""
     from reformer_bench.run import overrides
     from reformer_bench.run.expand import expand
-    from reformer_bench.spec.suite import fields_of, find_suite
-    from reformer_bench.spec.units import parse_length
+    from reformer_bench.schema.suite import fields_of, find_suite
+    from reformer_bench.schema.units import parse_length
 
     try:
         length = parse_length(seq_len)
@@ -136,7 +135,7 @@ def _cost_text(cost: float, unit: str) -> str:
 
 def _title(cases: list[Case], fit_in: Target) -> str:
     """Say what is chosen for: device, model and step."""
-    from reformer_bench.spec.units import counted, format_tokens
+    from reformer_bench.schema.units import counted, format_tokens
 
     case = cases[0]
     model = case.model
@@ -149,9 +148,9 @@ def _title(cases: list[Case], fit_in: Target) -> str:
 
 
 def _table(options: list[Option], unit: str, best: Option | None, fit_in: Target) -> FittedTable:
-    from reformer_bench.analysis.frontier import fits, frontier
     from reformer_bench.report.fitted import Column, FittedTable, Row
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.report.frontier import fits, frontier
+    from reformer_bench.schema.units import format_bytes
 
     assert fit_in.budget_bytes is not None
     worth = {option.name for option in frontier(options)}
@@ -176,7 +175,7 @@ def _table(options: list[Option], unit: str, best: Option | None, fit_in: Target
 
 def _notes(options: list[Option], unit: str) -> list[str]:
     """Where the figures come from, where the table doesn't say it, and what the names mean."""
-    from reformer_bench.analysis.frontier import frontier
+    from reformer_bench.report.frontier import frontier
 
     notes = ["Combination: attention, residual stack, pieces of the feed-forward layer."]
     peaks = {option.peak_source for option in options}
@@ -194,7 +193,7 @@ def _notes(options: list[Option], unit: str) -> list[str]:
 
 
 def _sentence(best: Option | None, unit: str, fit_in: Target) -> str:
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.units import format_bytes
 
     if best is None:
         return f"No combination fits {_budget(fit_in)}."
@@ -210,7 +209,7 @@ def _sentence(best: Option | None, unit: str, fit_in: Target) -> str:
 
 
 def _budget(fit_in: Target) -> str:
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.units import format_bytes
 
     return format_bytes(fit_in.budget_bytes)
 
@@ -218,7 +217,7 @@ def _budget(fit_in: Target) -> str:
 def _data(options: list[Option], unit: str, best: Option | None, fit_in: Target) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from reformer_bench.analysis.frontier import frontier
+    from reformer_bench.report.frontier import frontier
 
     return {
         "budget_bytes": fit_in.budget_bytes,

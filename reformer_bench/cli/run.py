@@ -10,18 +10,87 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reformer_bench.cli import exits, run_options
-from reformer_bench.spec.errors import InputError
+from reformer_bench.cli import exits
+from reformer_bench.cli import options as run_options
+from reformer_bench.schema.devices import DeviceProfile, device_profile
+from reformer_bench.schema.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from reformer_bench.run.executor import Executor
-    from reformer_bench.run.order import Description
-    from reformer_bench.spec.case import Case
-    from reformer_bench.spec.record import Record
-    from reformer_bench.spec.suite import Suite
+    from reformer_bench.run.executor import Description, Executor
+    from reformer_bench.schema.case import Case
+    from reformer_bench.schema.record import Environment, Record
+    from reformer_bench.schema.suite import Suite
     from reformer_bench.store import Run, RunInfo
+
+
+def run_predicted(
+    asked: run_options.Options,
+    suite: Suite,
+    budget: int | None,
+    executor: Executor,
+    console: Console,
+) -> int:
+    """Predict every case for a device profile, keep the records, and show them."""
+    from reformer_bench.run.expand import expand
+    from reformer_bench.run.predictions import predicted_record
+    from reformer_bench.store import RECORDS, RunInfo, RunWriter, run_folder_name
+
+    if not asked.predict:
+        raise InputError("--no-predict: with --device none there is nothing else to do")
+    profile = device_profile(asked.device_profile or "cpu")
+    budget = profile.usable_bytes if budget is None else budget
+    cases = expand(suite, profile.kind)
+    folder = asked.out or Path("results") / run_folder_name(suite.name, f"none-{profile.name}")
+    if not asked.dry_run and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"--out {folder}: is not empty: predictions go to a folder of their own")
+    found = run_options.predictions(cases, asked, executor)
+    environment = _environment(executor.describe("cpu").environment, profile)
+    records = [predicted_record(case, found[case.id], environment, budget) for case in cases]
+    if not asked.dry_run:
+        info = RunInfo(
+            suite=suite,
+            device=profile.kind,
+            memory_budget_bytes=budget,
+            command=("reformer-bench", *sys.argv[1:]),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            environment=environment,
+        )
+        with RunWriter(folder, info) as writer:
+            for record in records:
+                writer.append(record)
+    return _show(records, asked, folder / RECORDS, console)
+
+
+def _environment(here: Environment, profile: DeviceProfile) -> Environment:
+    """Return this machine's environment with the device that was predicted for."""
+    return here.model_copy(
+        update={
+            "device_kind": profile.kind,
+            "device_name": f"{profile.name} (predicted)",
+            "device_memory_bytes": profile.usable_bytes,
+        }
+    )
+
+
+def _show(records: list[Record], asked: run_options.Options, path: Path, console: Console) -> int:
+    from reformer_bench.report.plots.files import write_plots
+    from reformer_bench.report.tables import summary_table
+
+    known = [record for record in records if record.memory.predicted_peak_bytes is not None]
+    written = []
+    if known and not asked.dry_run:
+        written = write_plots(records, path.parent, formats=("png", "svg"))
+    if not asked.quiet:
+        console.print(summary_table(records))
+        console.print()
+        for name in () if asked.dry_run else (path, *written):
+            console.print(str(name), markup=False, soft_wrap=True)
+    if not known:
+        click.echo("Error: no case could be predicted", err=True)
+        return exits.NOTHING_MEASURED
+    return 0
 
 
 @click.command()
@@ -110,8 +179,6 @@ def _run(
     from reformer_bench.store import RunInfo, run_folder_name
 
     if asked.predicts_only:
-        from reformer_bench.cli.run_predicted import run_predicted
-
         return run_predicted(asked, suite, budget, executor, console)
     if asked.device_profile is not None:
         raise InputError(
@@ -176,7 +243,7 @@ def _measure(
 ) -> list[Record]:
     from reformer_bench.cli.progress import make_reporter
     from reformer_bench.run.expand import expand_parts
-    from reformer_bench.run.parts import measure_parts
+    from reformer_bench.run.session import measure_parts
     from reformer_bench.store import RunWriter, load_predictions, save_predictions
 
     began = time.monotonic()
@@ -254,7 +321,6 @@ def _reopened(
     earlier: Run | None, cases: list[Case], parts: list[Suite], asked: run_options.Options
 ) -> list[Record]:
     """Records of an earlier run whose cases are run again."""
-    from reformer_bench.run.expand import device_kind
     from reformer_bench.run.resume import reopened
 
     if earlier is None:
@@ -262,7 +328,7 @@ def _reopened(
     by_suite = {part.name: part for part in parts}
 
     def limit_s(case: Case) -> float:
-        return by_suite[case.suite].on(device_kind(case.device)).case_timeout_s
+        return by_suite[case.suite].on(case.device_kind).case_timeout_s
 
     return reopened(earlier, cases, limit_s, retry=asked.retry)
 
@@ -317,8 +383,8 @@ def _list_cases(
     console: Console,
 ) -> int:
     from reformer_bench.cli.progress import case_name
-    from reformer_bench.spec.predicted import Predicted
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.record import Predicted
+    from reformer_bench.schema.units import format_bytes
 
     predictions = run_options.predictions(cases, asked, executor)
     width = max(len(case.variant) for case in cases)
@@ -350,9 +416,9 @@ def _conclude(
         lost_variants,
         retry_words,
     )
-    from reformer_bench.report.plots import write_plots
+    from reformer_bench.report.plots.files import write_plots
     from reformer_bench.report.tables import summary_table
-    from reformer_bench.spec.record import Outcome
+    from reformer_bench.schema.record import Outcome
     from reformer_bench.store import RECORDS
 
     measured = any(record.outcome is Outcome.OK for record in records)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reformer_bench.cli.part_of_run import part_of, part_options
+from reformer_bench.cli.options import part_of, part_options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from reformer_bench.report.export import Table
-    from reformer_bench.spec.record import Record
+    from reformer_bench.schema.record import Record
     from reformer_bench.store import Run
 
 
@@ -49,7 +49,7 @@ def show(
     Without options they show the peak memory and the throughput of each variant at each length,
     and why a case has none.
     """
-    from reformer_bench.spec.errors import InputError
+    from reformer_bench.schema.errors import InputError
     from reformer_bench.store import load_run
 
     if details and breakdown:
@@ -72,7 +72,7 @@ def show(
 
 def _baseline(run: Run, records: list[Record], asked: str | None) -> str | None:
     """Return the variant that figures are given as multiples of; None stands for none."""
-    from reformer_bench.spec.errors import InputError, did_you_mean
+    from reformer_bench.schema.errors import InputError, did_you_mean
 
     if asked is None:
         return None if run.info is None else run.info.suite.baseline_variant

@@ -8,14 +8,14 @@ import click
 
 if TYPE_CHECKING:
     from reformer_bench.report.fitted import FittedTable
-    from reformer_bench.spec.suite import Suite
+    from reformer_bench.schema.suite import Suite
 
 
 @click.command()
 def suites() -> None:
     """List the suites: what each measures, for which claim of the paper, and how long it takes."""
     from reformer_bench.cli.console import make_console
-    from reformer_bench.spec.suite import shipped_suites
+    from reformer_bench.schema.suite import shipped_suites
 
     make_console().print(_table(shipped_suites()))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reformer_bench.spec.errors import InputError
+from reformer_bench.schema.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -103,7 +103,7 @@ def _document(found: list[Comparison], worst: Comparison) -> dict[str, Any]:
 
 def _print(found: list[Comparison], worst: Comparison, console: Console) -> None:
     from reformer_bench.report.fitted import Column, FittedTable, Row
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.units import format_bytes
 
     numbers = ("length", "batch", "measured", "predicted", "off by")
     columns = [Column("case"), Column("model"), *(Column(name, right=True) for name in numbers)]
@@ -131,7 +131,7 @@ def _print(found: list[Comparison], worst: Comparison, console: Console) -> None
 
 def _breakdowns(worst: Comparison) -> RenderableType:
     from reformer_bench.report.fitted import Column, FittedTable, Row
-    from reformer_bench.spec.units import format_bytes
+    from reformer_bench.schema.units import format_bytes
 
     measured, predicted = worst.measured.breakdown, worst.predicted.breakdown
     rows = []

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from reformer_bench.spec.record import StepSample
+from reformer_bench.schema.record import StepSample
 
 _PHASES = ("forward", "backward", "optimizer")
 

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 
 import torch
 
-from reformer_bench.measure.device_model import CPU, cuda
-from reformer_bench.measure.fake_tensor import record_fake_allocations
-from reformer_bench.measure.profiler import MemoryProfile
+from reformer_bench.measure.allocator.profiler import MemoryProfile
+from reformer_bench.measure.fake.devices import CPU, cuda
+from reformer_bench.measure.fake.recording import record_fake_allocations
 from reformer_bench.measure.timeline import PhaseInterval, Timeline
-from reformer_bench.spec.devices import CUBLAS_WORKSPACE_BYTES
+from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES
 
 PeakMetric = Literal["allocated", "predicted"]
 

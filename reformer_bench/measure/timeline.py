@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from reformer_bench.spec.record import AllocatorMemory, Breakdown, Phase, PhasePeak
+from reformer_bench.schema.record import AllocatorMemory, Breakdown, Phase, PhasePeak
 
 IntArray = npt.NDArray[np.int64]
 LabelKind = Literal["parameters", "gradients", "optimizer"]

@@ -3,6 +3,6 @@ of benchmarks.
 """
 
 from reformer_bench.model.lm import ReformerLM, attention_layer
-from reformer_bench.spec.model import PRESETS, ModelConfig, preset
+from reformer_bench.schema.model import PRESETS, ModelConfig, preset
 
 __all__ = ["PRESETS", "ModelConfig", "ReformerLM", "attention_layer", "preset"]

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.dropout import dropout_scale, seeded_dropout
-from reformer_bench.model.pieces import even_pieces
-from reformer_bench.model.step import Step
-from reformer_bench.model.streams import Stream
-from reformer_bench.model.sublayer import Sublayer, Tensors
-from reformer_bench.spec.model import ModelConfig
+from reformer_bench.model.norm import even_pieces
+from reformer_bench.model.stack.streams import Stream
+from reformer_bench.model.sublayer import Step, Sublayer, Tensors, dropout_scale, seeded_dropout
+from reformer_bench.schema.model import ModelConfig
 
 
 class FeedForwardSublayer(Sublayer):

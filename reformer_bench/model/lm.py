@@ -11,24 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.attention.kernels import chosen_kernel
-from reformer_bench.model.dropout import dropout_scale, seeded_dropout
-from reformer_bench.model.loss import OutputHead, chunked_loss
-from reformer_bench.model.positions import Embedding
-from reformer_bench.model.stack.feed import ParameterFeed
-from reformer_bench.model.stack.layer import Layer
-from reformer_bench.model.stack.partwise import partwise_residual
-from reformer_bench.model.stack.residual import checkpointed_stack, standard_stack
+from reformer_bench.model.attention.kernels.eager import chosen_kernel
+from reformer_bench.model.embedding import Embedding
+from reformer_bench.model.head import OutputHead, chunked_loss
+from reformer_bench.model.layer import Layer
+from reformer_bench.model.stack.parameters import ParameterFeed
+from reformer_bench.model.stack.residual import (
+    checkpointed_stack,
+    partwise_residual,
+    standard_stack,
+)
 from reformer_bench.model.stack.reversible import (
     OnReconstructed,
     reversible_loss,
     reversible_stack,
     watch_for,
 )
-from reformer_bench.model.step import Step, draw_seed
-from reformer_bench.model.streams import RangeWatch
-from reformer_bench.model.sublayer import Tensors
-from reformer_bench.spec.model import Attention, ModelConfig, Residual
+from reformer_bench.model.stack.streams import RangeWatch
+from reformer_bench.model.sublayer import Step, Tensors, draw_seed, dropout_scale, seeded_dropout
+from reformer_bench.schema.model import Attention, ModelConfig, Residual
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 

@@ -9,14 +9,84 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
+from torch.utils._python_dispatch import _disable_current_modes
 
 from reformer_bench.model.norm import Normed, normalise, normalise_backward
-from reformer_bench.model.step import Step
-from reformer_bench.model.streams import Stream
+from reformer_bench.model.stack.streams import Stream
+
+_SEED_BOUND = 2**62
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass over a batch.
+
+    A step draws one seed. Everything random in it derives from that seed and the place where it is
+    used, so that a recomputation repeats dropout and hash rotations exactly.
+    """
+
+    batch: int
+    length: int
+    seed: int
+    valid_BL: Tensor | None = None
+    """True where a token is real, [batch, length] bool; None stands for everywhere."""
+    training: bool = True
+
+    @property
+    def shapes(self) -> tuple[int, int, bool, bool]:
+        """A key that is equal for steps that work with the same shapes."""
+        return self.batch, self.length, self.valid_BL is None, self.training
+
+    def seed_for(self, layer: int, use: int) -> int:
+        """Return the seed of one use (0: attention dropout, 1: feed-forward dropout, 2:
+        hashing).
+        """
+        # splitmix64's odd constant spreads neighbouring places over the whole range.
+        return (self.seed + (layer * 8 + use + 1) * 0x9E3779B97F4A7C15) % _SEED_BOUND
+
+
+def draw_seed() -> int:
+    """Draw a seed from torch's global generator, so that torch.manual_seed repeats a step."""
+    # The draw is real also while operators are only being traced on fake tensors.
+    with _disable_current_modes():
+        return int(torch.randint(_SEED_BOUND, ()))
+
+
+def generator(seed: int, device: torch.device) -> torch.Generator:
+    """Return a generator for one use alone."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def dropout_scale(like: Tensor, p: float, seed: int) -> Tensor:
+    """Return 0 where dropped and 1/(1−p) where kept, in the shape, dtype and device of ``like``."""
+    kept = torch.empty_like(like).bernoulli_(1 - p, generator=generator(seed, like.device))
+    return kept.mul_(1 / (1 - p))
+
+
+class _SeededDropout(torch.autograd.Function):
+    """Multiplies by the mask of a seed, and keeps the seed, not the mask."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
+        ctx.p, ctx.seed = p, seed
+        return x * dropout_scale(x, p, seed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
+        return grad * dropout_scale(grad, ctx.p, ctx.seed), None, None
+
+
+def seeded_dropout(x: Tensor, p: float, seed: int) -> Tensor:
+    """Drop features of x with probability p, differentiably."""
+    return _SeededDropout.apply(x, p, seed) if p > 0 else x
+
 
 Tensors = Mapping[str, Tensor]
 """Parameters, or their gradients, by local name, on the device that computes."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from reformer_bench.model import ReformerLM
 from reformer_bench.peers.installed import library_version
-from reformer_bench.spec.model import Attention, ModelConfig, Residual
+from reformer_bench.schema.model import Attention, ModelConfig, Residual
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from reformer_bench.model import ReformerLM
 from reformer_bench.peers.huggingface_config import native_fields, read_config, with_buckets
 from reformer_bench.peers.installed import check_installed
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.model import ModelConfig, Positions
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.model import ModelConfig, Positions
 
 _CLASSES = ("ReformerModelWithLMHead", "ReformerForMaskedLM")
 

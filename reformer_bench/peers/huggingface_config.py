@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.files import reading
+from reformer_bench.schema.errors import InputError, reading
 
 _DTYPES = ("float32", "bfloat16", "float64")
 

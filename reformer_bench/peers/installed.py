@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from importlib.metadata import version
 
-from reformer_bench.spec.errors import InputError
+from reformer_bench.schema.errors import InputError
 
 LIBRARIES = {"reformer-pytorch": "reformer_pytorch", "transformers": "transformers"}
 """The implementations that aren't ours, each with the module it needs."""

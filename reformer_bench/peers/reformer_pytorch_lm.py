@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from reformer_bench.model.hashing import bucket_factors
+from reformer_bench.model.attention.lsh import bucket_factors
 from reformer_bench.peers.adapter import PeerModel
 from reformer_bench.peers.installed import check_installed
-from reformer_bench.spec.model import Attention, Positions
+from reformer_bench.schema.model import Attention, Positions
 
 _NORM_EPSILON = 1e-5
 

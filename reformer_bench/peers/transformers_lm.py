@@ -12,11 +12,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from reformer_bench.model.hashing import bucket_factors
+from reformer_bench.model.attention.lsh import bucket_factors
 from reformer_bench.peers.adapter import PeerModel
 from reformer_bench.peers.installed import check_installed
 from reformer_bench.peers.reformer_pytorch_lm import near_square
-from reformer_bench.spec.model import Attention, Positions
+from reformer_bench.schema.model import Attention, Positions
 
 
 class TransformersLM(PeerModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from reformer_bench.report.words import outcome_words
-from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.schema.record import Outcome, Record
 
 _RETRIED = frozenset({Outcome.TIMEOUT, Outcome.KILLED, Outcome.ERROR})
 

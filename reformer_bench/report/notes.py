@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reformer_bench.analysis.frames import case_row
-from reformer_bench.analysis.groups import Group, stopped
-from reformer_bench.analysis.quantities import cold_rate
+from reformer_bench.claims.quantities import cold_rate
+from reformer_bench.report.frames import Group, case_row, stopped
 from reformer_bench.report.grid import foreseen_bytes
 from reformer_bench.report.words import SOURCES, percent, row_name
-from reformer_bench.spec.model import Attention
-from reformer_bench.spec.record import Environment, Outcome
+from reformer_bench.schema.model import Attention
+from reformer_bench.schema.record import Environment, Outcome
 
 LARGE_SPREAD = 0.1
 """The interquartile range over the median from which on a table warns."""

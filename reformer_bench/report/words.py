@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from reformer_bench.analysis.groups import Group
-from reformer_bench.spec.record import Outcome, Record
-from reformer_bench.spec.units import format_tokens
+from reformer_bench.report.frames import Group
+from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.units import format_tokens
 
 WORKLOADS = {
     "train_step": "training step",

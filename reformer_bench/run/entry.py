@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import tell
-from reformer_bench.run.order import Description, WorkOrder
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Record
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Record
 
 if TYPE_CHECKING:
-    from reformer_bench.spec.predicted import Predicted
+    from reformer_bench.schema.record import Predicted
 
 PRELOAD = ("reformer_bench.run.preload",)
 """What a fork server imports so that these start at once."""
@@ -28,7 +28,7 @@ def measure(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
 
 def describe(device: str) -> Description | InputError:
     """Say what a device is; return an error instead of raising it, which would lose its type."""
-    from reformer_bench.run.describe import describe_device
+    from reformer_bench.run.worker import describe_device
 
     try:
         return describe_device(device)
@@ -38,7 +38,7 @@ def describe(device: str) -> Description | InputError:
 
 def matmul_speed(device: str, dtype: str) -> float | None:
     """Return the FLOP/s of one large matrix product; see describe.matmul_speed."""
-    from reformer_bench.run.describe import matmul_speed
+    from reformer_bench.run.worker import matmul_speed
 
     return matmul_speed(device, dtype)
 
@@ -46,8 +46,8 @@ def matmul_speed(device: str, dtype: str) -> float | None:
 def predict(cases: list[Case], profile: str | None) -> list[Predicted]:
     """Predict cases one after another, telling of each; what can't be predicted says why."""
     from reformer_bench.run.predict import predict_case
-    from reformer_bench.spec.devices import device_profile
-    from reformer_bench.spec.predicted import Predicted
+    from reformer_bench.schema.devices import device_profile
+    from reformer_bench.schema.record import Predicted
 
     on = None if profile is None else device_profile(profile)
     found = []

@@ -8,15 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from reformer_bench.peers.huggingface_config import SHAPING, checkpoint_fields
-from reformer_bench.spec.case import Case, Optimizer, Workload
-from reformer_bench.spec.errors import InputError, validated
-from reformer_bench.spec.model import PRESETS, ModelConfig, Positions
-from reformer_bench.spec.suite import DeviceKind, Suite, Variant, fields_of
-
-
-def device_kind(device: str) -> DeviceKind:
-    """Return ``cpu`` or ``cuda``, from ``cpu``, ``cuda`` or ``cuda:N``."""
-    return "cuda" if device.startswith("cuda") else "cpu"
+from reformer_bench.schema.case import Case, DeviceKind, Optimizer, Workload, device_kind
+from reformer_bench.schema.errors import InputError, validated
+from reformer_bench.schema.model import PRESETS, ModelConfig, Positions
+from reformer_bench.schema.suite import Suite, Variant, fields_of
 
 
 def check_device(name: str) -> None:

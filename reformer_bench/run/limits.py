@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from reformer_bench.measure.process import lift_data_segment_limit, limit_data_segment
-from reformer_bench.run import cgroup
-from reformer_bench.spec.units import format_bytes
+from reformer_bench.measure import host as cgroup
+from reformer_bench.measure.host import lift_data_segment_limit, limit_data_segment
+from reformer_bench.schema.units import format_bytes
 
 # What a process needs besides the bytes that torch's allocator hands out, and RLIMIT_DATA counts:
 # what the C library keeps when something is freed, the profiler's own events, buffers of matrix

@@ -8,19 +8,18 @@ from contextlib import contextmanager
 
 import torch
 
-from reformer_bench.measure.device_model import CPU, DeviceModel, cuda
-from reformer_bench.measure.fake_tensor import HOST, FakeRecording, record_fake_allocations
-from reformer_bench.measure.module_places import places_of
-from reformer_bench.measure.prediction import COLD, WARM, Prediction, prediction_of
+from reformer_bench.measure.fake.devices import CPU, DeviceModel, cuda
+from reformer_bench.measure.fake.places import places_of
+from reformer_bench.measure.fake.recording import HOST, FakeRecording, record_fake_allocations
+from reformer_bench.measure.predict import COLD, WARM, Prediction, prediction_of
 from reformer_bench.model.attention.common import AttentionSettings
-from reformer_bench.model.attention.kernels import chosen_kernel
+from reformer_bench.model.attention.kernels.eager import chosen_kernel
 from reformer_bench.model.repeats import followed_by
-from reformer_bench.run.expand import device_kind
 from reformer_bench.run.workloads import PhaseContext, Workload, build_workload
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.devices import CUBLAS_WORKSPACE_BYTES, DeviceProfile
-from reformer_bench.spec.model import Attention, LshKernel, ModelConfig
-from reformer_bench.spec.record import Phase
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES, DeviceProfile
+from reformer_bench.schema.model import Attention, LshKernel, ModelConfig
+from reformer_bench.schema.record import Phase
 
 
 def predict_case(
@@ -33,7 +32,7 @@ def predict_case(
     itself: slower, with the same result. Raises NotPredictableError where the case's code depends
     on values.
     """
-    kind = device_kind(case.device)
+    kind = case.device_kind
     plain = case.model_copy(update={"suite": "", "variant": "", "seed": 0, "device": kind})
     workspace = CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
     device = CPU if kind == "cpu" else cuda(workspace)

@@ -10,10 +10,16 @@ from datetime import UTC, datetime
 
 from reformer_bench.run import entry
 from reformer_bench.run.forkserver import ForkServer
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.predicted import Predicted, Predictions
-from reformer_bench.spec.record import Environment, Memory, Outcome, Record
-from reformer_bench.spec.units import format_bytes
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.record import (
+    Environment,
+    Memory,
+    Outcome,
+    Predicted,
+    Predictions,
+    Record,
+)
+from reformer_bench.schema.units import format_bytes
 
 # A worker starts in seconds and predicts about two cases a second.
 _CASES_OF_A_WORKER = 8

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from reformer_bench.measure.flops import count_flops
-from reformer_bench.run import describe, worker
+from reformer_bench.run import worker
 
-__all__ = ["describe", "worker"]
+__all__ = ["worker"]
 
 
 def _set_up() -> None:

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from reformer_bench.model.attention.common import AttentionSettings, hide_unseen_, unpack
-from reformer_bench.model.attention.kernels import chosen_kernel
-from reformer_bench.model.attention.lsh import hash_queries, lsh_attention
+from reformer_bench.model.attention.kernels.eager import chosen_kernel
+from reformer_bench.model.attention.lsh import (
+    bucket_factors,
+    draw_rotations,
+    hash_queries,
+    lsh_attention,
+)
 from reformer_bench.model.attention.plan import ChunkPlan, plan_chunks
-from reformer_bench.model.hashing import bucket_factors, draw_rotations
-from reformer_bench.spec.model import ModelConfig
-from reformer_bench.spec.record import Quality
+from reformer_bench.schema.model import ModelConfig
+from reformer_bench.schema.record import Quality
 
 _MOST_QUERIES = 512
 _MOST_HEADS = 4

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from reformer_bench.run import skip
-from reformer_bench.run.expand import device_kind
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Environment, Outcome, Record
-from reformer_bench.spec.units import format_bytes, format_tokens
+from reformer_bench.run import decide as skip
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Environment, Outcome, Record
+from reformer_bench.schema.units import format_bytes, format_tokens
 from reformer_bench.store import Run, RunInfo
 
 # Versions of packages that a run does not use may change, and so may what is free of the memory
@@ -77,7 +76,7 @@ def _has_longer(record: Record, run: Run, limit_s: Callable[[Case], float]) -> b
     before = record.time_limit_s
     if before is None and run.info is not None and run.info.suite.variants:
         # Written before records said it.
-        before = run.info.suite.on(device_kind(record.case.device)).case_timeout_s
+        before = run.info.suite.on(record.case.device_kind).case_timeout_s
     return before is not None and limit_s(record.case) > before
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from reformer_bench.run import skip
-from reformer_bench.run.doubt import doubt, hopeless
-from reformer_bench.run.executor import Executor
-from reformer_bench.run.forecast import Forecast
-from reformer_bench.run.order import WorkOrder
+from reformer_bench.run import decide as skip
+from reformer_bench.run.decide import Forecast, doubt, hopeless
+from reformer_bench.run.executor import Executor, WorkOrder
+from reformer_bench.run.expand import expand, expand_parts
 from reformer_bench.run.predictions import over_budget_message
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.predicted import Predictions
-from reformer_bench.spec.record import Environment, Outcome, Record, latest_of_each
-from reformer_bench.spec.suite import DeviceTable
-from reformer_bench.store import RunWriter
+from reformer_bench.schema.case import Case, device_kind
+from reformer_bench.schema.record import Environment, Outcome, Predictions, Record, latest_of_each
+from reformer_bench.schema.suite import DeviceTable, Suite
+from reformer_bench.store import RunInfo, RunWriter
 
 # Once when the other models of its length are done, and once more at the end of the run.
 _MOST_ATTEMPTS = 3
@@ -282,3 +280,55 @@ class Session:
             total_s += min(limit_s, expected.ms / 1e3)
         left_s = self._time_left_s()
         return total_s if left_s is None else max(0.0, min(left_s, total_s))
+
+
+def measure_parts(
+    parts: Sequence[Suite],
+    executor: Executor,
+    writer: RunWriter,
+    info: RunInfo,
+    *,
+    records: list[Record],
+    reopened: Sequence[Record] = (),
+    predictions: Predictions,
+    spent_s: float,
+    notify: Notify,
+) -> None:
+    """Measure every part; each record is added to ``records`` the moment it is written.
+
+    ``records`` holds those of an earlier run of the folder already, but not those that are
+    ``reopened``, whose cases are run again. ``spent_s`` was taken before anything was measured, and
+    counts against the limits of a run of a single suite; where there are several, no one of them is
+    charged with what was done for all.
+    """
+    kind = device_kind(info.device)
+    known = {record.case_id for record in records}
+    total = len(known | {case.id for case in expand_parts(parts, info.device)})
+
+    for number, part in enumerate(parts):
+        after_s = sum(_expected_s(later, info.device) for later in parts[number + 1 :])
+
+        def tell(progress: Progress, after_s: float = after_s) -> None:
+            records[:] = latest_of_each([*records, *progress.records])
+            left_s = None if progress.left_s is None else progress.left_s + after_s
+            notify(replace(progress, total=total, left_s=left_s))
+
+        session = Session(
+            executor,
+            writer,
+            expand(part, info.device),
+            part.on(kind),
+            info.environment,
+            memory_budget_bytes=info.memory_budget_bytes,
+            predictions=predictions,
+            spent_s=spent_s if len(parts) == 1 else 0.0,
+            earlier=tuple(records),
+            reopened=reopened,
+            notify=tell,
+        )
+        session.run()
+
+
+def _expected_s(part: Suite, device: str) -> float:
+    """Return how long a suite says it takes on a kind of device; 0 where it doesn't say."""
+    return 60 * part.expected_minutes.get(device_kind(device), 0.0)

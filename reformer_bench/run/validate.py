@@ -11,13 +11,13 @@ from typing import Any, get_args
 
 import torch
 
-from reformer_bench.measure.cpu_allocator import CpuRecording, record_cpu_allocations
+from reformer_bench.measure.allocator.cpu import CpuRecording, record_cpu_allocations
 from reformer_bench.run.predict import COLD, WARM, PhaseContext, predict_case
 from reformer_bench.run.workloads import Workload, build_workload
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.case import Workload as WorkloadName
-from reformer_bench.spec.model import Attention, ModelConfig, Positions, Residual
-from reformer_bench.spec.record import AllocatorMemory, Phase
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.case import Workload as WorkloadName
+from reformer_bench.schema.model import Attention, ModelConfig, Positions, Residual
+from reformer_bench.schema.record import AllocatorMemory, Phase
 
 
 @dataclass(frozen=True)

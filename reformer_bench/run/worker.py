@@ -7,31 +7,96 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 
 import torch
 
 from reformer_bench.measure import environment, flops
-from reformer_bench.measure.cpu_allocator import CpuRecording, record_cpu_allocations
-from reformer_bench.measure.cuda_allocator import CudaRecording, record_cuda_allocations
+from reformer_bench.measure.allocator.cpu import CpuRecording, record_cpu_allocations
+from reformer_bench.measure.allocator.cuda import CudaRecording, record_cuda_allocations
+from reformer_bench.measure.clock import StepClock
+from reformer_bench.measure.host import HighWaterMark, is_out_of_memory
 from reformer_bench.measure.nvml import NvmlSampler, open_nvml
-from reformer_bench.measure.process import HighWaterMark, is_out_of_memory
-from reformer_bench.run import limits, sampling
-from reformer_bench.run.expand import device_kind
-from reformer_bench.run.order import WorkOrder
+from reformer_bench.run import limits
+from reformer_bench.run.executor import COUNTED_STEP_MS, Description, WorkOrder, n_warmup_steps
+from reformer_bench.run.expand import check_device
 from reformer_bench.run.quality import lsh_quality
-from reformer_bench.run.sampling_plan import COUNTED_STEP_MS
 from reformer_bench.run.workloads import Workload, build_workload
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.model import Attention
-from reformer_bench.spec.record import (
-    Memory,
-    Outcome,
-    Phase,
-    Quality,
-    Record,
-    StepSample,
-    Timing,
-)
+from reformer_bench.schema.case import Case, device_kind
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.model import Attention
+from reformer_bench.schema.record import Memory, Outcome, Phase, Quality, Record, StepSample, Timing
+
+
+def describe_device(name: str) -> Description:
+    """Say what ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is here; InputError where there
+    is none.
+    """
+    check_device(name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu":
+        _check_cuda(name)
+    return Description(device=name, environment=environment.collect(torch.device(name)))
+
+
+def _check_cuda(name: str) -> None:
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"--device: {name} was asked for, but torch {torch.__version__} sees no CUDA device"
+        )
+    count = torch.cuda.device_count()
+    index = torch.device(name).index
+    if index is not None and index >= count:
+        raise InputError(
+            f"--device: {name} was asked for, but the devices are cuda:0 to cuda:{count - 1}"
+        )
+
+
+def matmul_speed(device: str, dtype: str) -> float:
+    """Return the FLOP/s of one large matrix product on a device in a dtype."""
+    return flops.matmul_flops_per_second(torch.device(device), getattr(torch, dtype))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The timed steps, in order, and how many steps ran before the first of them."""
+
+    steps: tuple[StepSample, ...]
+    n_before: int
+
+    @property
+    def median_ms(self) -> float:
+        """The median of the steps' whole times."""
+        return median(step.total_ms for step in self.steps)
+
+
+def timed_steps(
+    workload: Workload,
+    device: torch.device,
+    order: WorkOrder,
+    last: StepSample,
+    n_before: int,
+) -> Samples:
+    """Warm up, then time steps until the sampling time is over or there are enough.
+
+    ``last`` is the step before; a slow workload is warmed up no further, since two of its steps
+    have run already.
+    """
+    clock = StepClock(device)
+    n_warmup = n_warmup_steps(order.sample_time_s, last.total_ms)
+    for _ in range(n_warmup):
+        workload.step(clock.phase)
+        clock.finish()
+    steps: list[StepSample] = []
+    began = time.monotonic()
+    while len(steps) < order.max_samples:
+        if len(steps) >= order.min_samples and time.monotonic() - began >= order.sample_time_s:
+            break
+        workload.step(clock.phase)
+        steps.append(clock.finish())
+    return Samples(tuple(steps), n_before + n_warmup)
+
 
 Recording = CpuRecording | CudaRecording
 COLD, WARM = 0, 1
@@ -46,7 +111,7 @@ class _Found:
     memory: Memory = field(default_factory=Memory)
     build_ms: float = 0.0
     cold: StepSample | None = None
-    timed: sampling.Samples | None = None
+    timed: Samples | None = None
     flops: int | None = None
     quality: tuple[Quality, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
@@ -111,7 +176,7 @@ def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
     if last.total_ms <= COUNTED_STEP_MS:
         found.flops = flops.count_flops(lambda: workload.step(_unmeasured))
         n_steps += 1
-    found.timed = sampling.timed_steps(workload, device, order, last, n_steps)
+    found.timed = timed_steps(workload, device, order, last, n_steps)
     if _is_lsh_attention(order.case):
         found.quality = lsh_quality(order.case.model, order.case.length, device, order.case.seed)
 
@@ -174,7 +239,7 @@ def _probed_step(
     workload: Workload, device: torch.device, recording: Recording, step: int
 ) -> StepSample:
     """Run one step whose phases are timed and recorded, and whose tensors get their labels."""
-    clock = sampling.StepClock(device)
+    clock = StepClock(device)
 
     @contextmanager
     def phase(name: Phase) -> Iterator[None]:

@@ -21,8 +21,8 @@ from reformer_bench.peers.huggingface import load_checkpoint
 from reformer_bench.peers.huggingface_config import differences, read_config
 from reformer_bench.peers.reformer_pytorch_lm import ReformerPytorchLM
 from reformer_bench.peers.transformers_lm import TransformersLM
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.record import Phase
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.record import Phase
 
 PhaseContext = Callable[[Phase], AbstractContextManager[object]]
 

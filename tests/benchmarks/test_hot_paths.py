@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from reformer_bench.model import ModelConfig, ReformerLM, attention_layer
-from reformer_bench.model.hashing import draw_rotations, hash_vectors
+from reformer_bench.model.attention.lsh import draw_rotations, hash_vectors
 from reformer_bench.pytest_plugin import PeakMemory
 
 LENGTH = 512

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from reformer_bench.cli import check_suite
+from reformer_bench.cli import check as check_suite
 from reformer_bench.cli.main import main
 from reformer_bench.run.expand import expand
-from reformer_bench.spec.baseline import baseline_of
-from reformer_bench.spec.record import Outcome, Record
-from reformer_bench.spec.suite import find_suite
-from reformer_bench.spec.units import MIB
+from reformer_bench.schema.baseline import baseline_of
+from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.suite import find_suite
+from reformer_bench.schema.units import MIB
 from reformer_bench.store import RECORDS, load_baseline, load_run, save_baseline
 from tests.report.builders import record
 

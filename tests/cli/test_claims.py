@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.cli.main import main
-from reformer_bench.spec.record import Record
-from tests.analysis.paper_data import REFUTING, SUPPORTING
+from reformer_bench.schema.record import Record
+from tests.claims.paper_data import REFUTING, SUPPORTING
 from tests.report.builders import as_predicted, record
 
 

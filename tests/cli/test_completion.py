@@ -11,8 +11,8 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from reformer_bench.cli.main import COMMANDS, cli
-from reformer_bench.spec.model import PRESETS
-from reformer_bench.spec.suite import suite_names
+from reformer_bench.schema.model import PRESETS
+from reformer_bench.schema.suite import suite_names
 from tests.report.builders import record
 
 

@@ -10,9 +10,9 @@ import sys
 import pandas as pd
 import pytest
 
-from reformer_bench.analysis.frames import case_frame
 from reformer_bench.cli.main import main
-from reformer_bench.spec.record import Outcome
+from reformer_bench.report.frames import case_frame
+from reformer_bench.schema.record import Outcome
 from reformer_bench.store import RECORDS
 from tests.report.builders import record
 

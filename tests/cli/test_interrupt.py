@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reformer_bench.cli.interrupt import ended_by_signals
-from reformer_bench.cli.main import main
+from reformer_bench.cli.main import ended_by_signals, main
 
 ROOT = Path(__file__).parent.parent.parent
 LONG = {
@@ -82,7 +81,7 @@ def test_what_an_interrupt_turned_into_is_still_an_interrupt(capsys, monkeypatch
         except KeyboardInterrupt:
             raise ImportError("numpy failed to import") from None
 
-    monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", broken_import)
+    monkeypatch.setattr("reformer_bench.schema.suite.shipped_suites", broken_import)
     with pytest.raises(SystemExit) as caught:
         main(["suites"])
     assert caught.value.code == 130

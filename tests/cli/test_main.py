@@ -67,7 +67,7 @@ def test_an_interrupt_is_exit_code_130(capsys, monkeypatch):
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", interrupted)
+    monkeypatch.setattr("reformer_bench.schema.suite.shipped_suites", interrupted)
     code, out, err = run(capsys, "suites")
     assert (code, out.strip(), err.strip()) == (130, "", "Interrupted.")
 
@@ -75,10 +75,10 @@ def test_an_interrupt_is_exit_code_130(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "where"),
     [
-        (("plot",), "reformer_bench.report.plots.write_plots"),
+        (("plot",), "reformer_bench.report.plots.files.write_plots"),
         (("show",), "reformer_bench.report.tables.summary_table"),
-        (("claims",), "reformer_bench.analysis.claims.judge_claims"),
-        (("claims", "--plot", "c.png"), "reformer_bench.report.claims_figure.write_claims_figure"),
+        (("claims",), "reformer_bench.claims.paper.judge_claims"),
+        (("claims", "--plot", "c.png"), "reformer_bench.claims.figure.write_claims_figure"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from reformer_bench.spec.record import Outcome, Record
-from reformer_bench.spec.units import GIB
+from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.units import GIB
 from reformer_bench.store import load_run
 from tests.cli.test_run import command
 

@@ -4,8 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from reformer_bench.cli.plot import plot
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Outcome, Record
 from tests.report.builders import record
 
 
@@ -76,7 +76,7 @@ def test_variants_and_lengths_choose_a_part(
         whole.extend(rest[-1])  # type: ignore[call-overload]
         return [tmp_path]
 
-    monkeypatch.setattr("reformer_bench.report.plots.write_plots", write_plots)
+    monkeypatch.setattr("reformer_bench.report.plots.files.write_plots", write_plots)
     options = ["--variants", "mine, transformer", "--seq-len", "1K..4K"]
     CliRunner().invoke(plot, [str(run), *options], catch_exceptions=False)
     # 3K lies in the range, though it is no doubling of 1K.

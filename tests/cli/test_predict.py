@@ -7,9 +7,9 @@ import json
 import pytest
 
 from reformer_bench.cli.main import main
+from reformer_bench.run.executor import Description
 from reformer_bench.run.executors.local import LocalExecutor
-from reformer_bench.run.order import Description
-from reformer_bench.spec.record import Outcome
+from reformer_bench.schema.record import Outcome
 from reformer_bench.store import load_run
 from tests.run.builders import environment, record
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from reformer_bench.cli.progress import LiveLine, PlainLines, Silent, case_line, make_reporter
 from reformer_bench.run.session import Progress
-from reformer_bench.spec.record import AllocatorMemory, Memory, Outcome, PhasePeak
+from reformer_bench.schema.record import AllocatorMemory, Memory, Outcome, PhasePeak
 from tests.run.builders import case, record
 
 CASES = [case("reformer", length=4096), case("transformer", length=512, batch=2)]

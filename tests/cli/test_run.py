@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from reformer_bench.cli.main import main
+from reformer_bench.run.executor import Description
 from reformer_bench.run.executors.local import LocalExecutor
-from reformer_bench.run.order import Description
-from reformer_bench.spec.record import Environment, Load, Outcome
+from reformer_bench.schema.record import Environment, Load, Outcome
 from reformer_bench.store import PREDICTIONS, RECORDS, RUN_INFO, load_run
 from tests.run.builders import environment, record
 
@@ -149,7 +149,7 @@ def run_failing(
     capsys, monkeypatch, *arguments: object, executor: Failing | None = None
 ) -> tuple[int, str, str]:
     made = executor or Failing()
-    monkeypatch.setattr("reformer_bench.cli.run_options.make_executor", lambda asked: made)
+    monkeypatch.setattr("reformer_bench.cli.options.make_executor", lambda asked: made)
     with pytest.raises(SystemExit) as caught:
         main(["run", *map(str, arguments)])
     captured = capsys.readouterr()

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from reformer_bench.cli.show import show
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Record
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Record
 from tests.report.builders import sweep
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.cli.main import main
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.suite import find_suite
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.suite import find_suite
 from reformer_bench.store import RECORDS, RUN_INFO, RunInfo, RunWriter
 from tests.report.builders import record
 
@@ -160,7 +160,7 @@ def test_what_no_command_foresaw_is_one_line_too(capsys, monkeypatch):
     def full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
 
-    monkeypatch.setattr("reformer_bench.spec.suite.shipped_suites", full)
+    monkeypatch.setattr("reformer_bench.schema.suite.shipped_suites", full)
     assert said(capsys, "suites") == "Error: /somewhere: No space left on device\n"
 
 

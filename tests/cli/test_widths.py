@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.cli.main import main
-from reformer_bench.spec.baseline import baseline_of
-from reformer_bench.spec.record import Record
-from reformer_bench.spec.units import GIB, MIB
+from reformer_bench.schema.baseline import baseline_of
+from reformer_bench.schema.record import Record
+from reformer_bench.schema.units import GIB, MIB
 from reformer_bench.store import save_baseline
-from tests.analysis.paper_data import SUPPORTING
+from tests.claims.paper_data import SUPPORTING
 from tests.report.builders import record, sweep
 
 TINY = ("--set", "model.d_model=16", "--set", "model.d_ff=32", "--set", "model.n_heads=2")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from reformer_bench.measure.instruction_set import environment_to_play, instruction_set, onednn_set
+from reformer_bench.measure.environment import environment_to_play, instruction_set, onednn_set
 
 AVX2 = dict.fromkeys(["sse4_1", "avx", "avx2"], True)
 AVX512 = AVX2 | dict.fromkeys(["avx512_f", "avx512_bw", "avx512_vl", "avx512_dq"], True)

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from reformer_bench.measure import machine_load
-from reformer_bench.measure.machine_load import Glance, Reading, load_between, read
-from reformer_bench.spec.record import Load
+from reformer_bench.measure import host as machine_load
+from reformer_bench.measure.host import Glance, Reading, load_between, read
+from reformer_bench.schema.record import Load
 from tests.run.builders import environment
 
 

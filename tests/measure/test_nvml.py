@@ -8,9 +8,8 @@ import sys
 import pytest
 import torch
 
-from reformer_bench.measure.nvml import NvmlSampler, open_nvml
-from reformer_bench.measure.nvml_device import DeviceIdentity, visible_mig
-from reformer_bench.spec.record import NvmlMemory
+from reformer_bench.measure.nvml import DeviceIdentity, NvmlSampler, open_nvml, visible_mig
+from reformer_bench.schema.record import NvmlMemory
 from tests.measure.fake_nvml import FakeNvml
 
 DEVICE = torch.device("cuda", 0)

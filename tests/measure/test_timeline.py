@@ -14,7 +14,7 @@ from reformer_bench.measure.timeline import (
     Timeline,
     allocator_memory,
 )
-from reformer_bench.spec.record import PHASES
+from reformer_bench.schema.record import PHASES
 
 N_TIMES = 40
 

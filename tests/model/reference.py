@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reformer_bench.model.attention.common import SELF_PENALTY, unit_keys
-from reformer_bench.model.step import Step
+from reformer_bench.model.sublayer import Step
 
 
 def full_reference(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reformer_bench.measure.cpu_allocator import record_cpu_allocations
+from reformer_bench.measure.allocator.cpu import record_cpu_allocations
 from reformer_bench.model import ModelConfig, ReformerLM
 
 BASE = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reformer_bench.model.positions import Embedding
+from reformer_bench.model.embedding import Embedding
 from tests.model.builders import small_config
 
 

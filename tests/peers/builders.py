@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reformer_bench.spec.model import ModelConfig
+from reformer_bench.schema.model import ModelConfig
 
 VOCAB = 50
 LENGTH = 128

@@ -13,7 +13,7 @@ from reformer_bench.peers.adapter import parameter_count
 from reformer_bench.peers.installed import check_installed
 from reformer_bench.peers.reformer_pytorch_lm import ReformerPytorchLM, near_square
 from reformer_bench.peers.transformers_lm import TransformersLM
-from reformer_bench.spec.errors import InputError
+from reformer_bench.schema.errors import InputError
 from tests.peers.builders import LENGTH, peer_config, tokens
 
 PEERS = [

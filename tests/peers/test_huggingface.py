@@ -10,8 +10,8 @@ pytest.importorskip("transformers")
 
 from reformer_bench.peers.huggingface import load_checkpoint, native_state, to_native
 from reformer_bench.peers.huggingface_config import checkpoint_fields, differences
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.model import ModelConfig
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.model import ModelConfig
 from tests.peers.builders import LENGTH, SMALL, hf_model, tokens
 
 

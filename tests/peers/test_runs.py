@@ -12,8 +12,8 @@ from reformer_bench.peers.adapter import parameter_count
 from reformer_bench.run.expand import expand
 from reformer_bench.run.overrides import with_lengths, with_settings, with_variants
 from reformer_bench.run.workloads import build_workload
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.suite import find_suite
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.suite import find_suite
 from tests.peers.builders import hf_model
 from tests.run.test_workloads import run
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.model import PRESETS, preset
-from reformer_bench.spec.record import (
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.model import PRESETS, preset
+from reformer_bench.schema.record import (
     AllocatorMemory,
     Breakdown,
     Environment,
@@ -23,7 +23,7 @@ from reformer_bench.spec.record import (
     StepSample,
     Timing,
 )
-from reformer_bench.spec.units import GIB, MIB
+from reformer_bench.schema.units import GIB, MIB
 
 LENGTHS = tuple(2**power for power in range(9, 21))
 

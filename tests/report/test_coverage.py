@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.report.coverage import coverage_words, load_words, lost_variants, retry_words
-from reformer_bench.spec.record import Load, Outcome
+from reformer_bench.schema.record import Load, Outcome
 from tests.run.builders import case, record
 
 BUSY = Load(own_cores=0.5, other_cores=1.0)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from reformer_bench.analysis.groups import group_records
-from reformer_bench.analysis.groups import stopped as stopped_itself
 from reformer_bench.report.export import export_markdown
-from reformer_bench.report.ratios import mismatch_notes, ratio_grids
+from reformer_bench.report.frames import group_records
+from reformer_bench.report.frames import stopped as stopped_itself
+from reformer_bench.report.grid import mismatch_notes, ratio_grids
 from reformer_bench.report.words import outcome_words
 from tests.report.builders import sweep
 

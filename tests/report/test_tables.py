@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from reformer_bench.report.tables import breakdown_table, detail_table, summary_table
-from reformer_bench.spec.record import Outcome, Record
-from reformer_bench.spec.units import GIB, MIB
+from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.units import GIB, MIB
 from tests.report.builders import as_predicted, record, sweep
 
 

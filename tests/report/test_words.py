@@ -1,13 +1,7 @@
 import pytest
 
-from reformer_bench.report.words import (
-    outcome_words,
-    percent,
-    rate_tick,
-    split_name,
-    three_figures,
-)
-from reformer_bench.spec.record import Outcome
+from reformer_bench.report.words import outcome_words, percent, rate_tick, split_name, three_figures
+from reformer_bench.schema.record import Outcome
 from tests.report.builders import record
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from reformer_bench.run.order import WorkOrder
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.model import preset
-from reformer_bench.spec.record import Environment, Memory, Outcome, Record, StepSample, Timing
-from reformer_bench.spec.suite import Suite
+from reformer_bench.run.executor import WorkOrder
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.model import preset
+from reformer_bench.schema.record import Environment, Memory, Outcome, Record, StepSample, Timing
+from reformer_bench.schema.suite import Suite
 
 SMALL = {"d_model": 16, "d_ff": 32, "n_heads": 2, "n_layers": 1, "vocab_size": 32}
 

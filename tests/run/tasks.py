@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from reformer_bench.run.executor import WorkOrder
 from reformer_bench.run.forkserver import tell
-from reformer_bench.run.order import WorkOrder
-from reformer_bench.spec.record import Record
+from reformer_bench.schema.record import Record
 from tests.run.builders import record
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from reformer_bench.run.doubt import doubt, hopeless
-from reformer_bench.run.forecast import Estimate
-from reformer_bench.spec.record import Load, Outcome
+from reformer_bench.run.decide import Estimate, doubt, hopeless
+from reformer_bench.schema.record import Load, Outcome
 from tests.run.builders import case, record
 
 

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reformer_bench.run.expand import check_device, expand, variant_model
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.suite import Suite
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.suite import Suite
 from tests.run.builders import suite
 
 suites = st.builds(

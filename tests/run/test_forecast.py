@@ -2,10 +2,9 @@
 
 import pytest
 
-from reformer_bench.run.forecast import Forecast
-from reformer_bench.spec.predicted import Predicted
-from reformer_bench.spec.record import Load, Outcome
-from reformer_bench.spec.suite import DeviceTable
+from reformer_bench.run.decide import Forecast
+from reformer_bench.schema.record import Load, Outcome, Predicted
+from reformer_bench.schema.suite import DeviceTable
 from tests.run.builders import case, record
 
 # One sample, no warm-up, no step for counting: a case is three steps.

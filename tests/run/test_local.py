@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from reformer_bench.measure import machine_load
-from reformer_bench.run import cgroup
+from reformer_bench.measure import host as cgroup
+from reformer_bench.measure import host as machine_load
 from reformer_bench.run.executors import local
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.run.forkserver import ForkServer
-from reformer_bench.spec.record import Load, Outcome, Record
+from reformer_bench.schema.record import Load, Outcome, Record
 from tests.run import tasks
 from tests.run.builders import case, environment, order
 

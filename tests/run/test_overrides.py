@@ -8,8 +8,8 @@ from reformer_bench.run.overrides import (
     with_settings,
     with_variants,
 )
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.suite import fields_of
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.suite import fields_of
 from tests.run.builders import suite
 
 

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from reformer_bench.run.parts import measure_parts
-from reformer_bench.run.session import Progress
-from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.run.session import Progress, measure_parts
+from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.store import RunInfo, RunWriter, load_run
 from tests.run.builders import environment, suite
 from tests.run.builders import record as make_record

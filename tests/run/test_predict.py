@@ -6,8 +6,8 @@ from reformer_bench.model import ReformerLM
 from reformer_bench.run.longest import longest_that_fits
 from reformer_bench.run.predict import predict_case
 from reformer_bench.run.validate import compare, random_cases
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.model import PRESETS, preset
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.model import PRESETS, preset
 
 SMALL = {"d_model": 24, "d_ff": 96, "n_heads": 2, "n_layers": 2, "chunk_length": 16}
 

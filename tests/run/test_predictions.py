@@ -4,8 +4,8 @@ import pytest
 
 from reformer_bench.run.predictions import Predicted, predict_all, predicted_record
 from reformer_bench.run.session import Session
-from reformer_bench.spec.record import AllocatorMemory, Outcome, PhasePeak
-from reformer_bench.spec.suite import DeviceTable
+from reformer_bench.schema.record import AllocatorMemory, Outcome, PhasePeak
+from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunInfo, RunWriter
 from tests.run.builders import case, environment, record, suite
 

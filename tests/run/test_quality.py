@@ -6,7 +6,7 @@ import torch
 from reformer_bench.model.attention.common import AttentionSettings
 from reformer_bench.model.attention.plan import plan_chunks
 from reformer_bench.run.quality import lsh_quality, seen_keys
-from reformer_bench.spec.model import ModelConfig
+from reformer_bench.schema.model import ModelConfig
 from tests.model.reference import times_seen
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ import pytest
 
 from reformer_bench.run.expand import expand
 from reformer_bench.run.resume import check_continues, reopened
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Outcome
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Outcome
 from reformer_bench.store import Run, RunInfo
 from tests.run.builders import case, environment, record, suite
 

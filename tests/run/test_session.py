@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from reformer_bench.run.order import Description, WorkOrder
+from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.session import Progress, Session
-from reformer_bench.spec.case import Case
-from reformer_bench.spec.predicted import Predicted
-from reformer_bench.spec.record import Load, Outcome, Record
-from reformer_bench.spec.suite import DeviceTable
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.record import Load, Outcome, Predicted, Record
+from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunInfo, RunWriter, load_run
 from tests.run.builders import case, environment, record, suite
 

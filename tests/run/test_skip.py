@@ -2,8 +2,8 @@
 
 import pytest
 
-from reformer_bench.run.skip import STOPPING, skip_message, stopped_by
-from reformer_bench.spec.record import Outcome
+from reformer_bench.run.decide import STOPPING, skip_message, stopped_by
+from reformer_bench.schema.record import Outcome
 from tests.run.builders import case, record
 
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from reformer_bench.run.executors.slurm import SlurmExecutor
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Outcome
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Outcome
 from tests.run import tasks
 from tests.run.builders import case, order
 

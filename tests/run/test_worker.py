@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from reformer_bench.run.executors.local import LocalExecutor
-from reformer_bench.spec.record import Outcome, Record, json_schema
+from reformer_bench.schema.record import Outcome, Record, json_schema
 from tests.run.builders import SMALL, case, order
 
 

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reformer_bench.run.workloads import build_workload
-from reformer_bench.spec.case import Case
+from reformer_bench.schema.case import Case
 from tests.run.builders import case
 
 CPU = torch.device("cpu")

@@ -16,22 +16,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from reformer_bench.model.attention.bias import BiasMaker, with_previous
 from reformer_bench.model.attention.common import (
     SELF_PENALTY,
     AttentionSettings,
     inverse_length,
     unit_keys_backward,
 )
-from reformer_bench.model.attention.fused import (
+from reformer_bench.model.attention.kernels.eager import ChunkKernel
+from reformer_bench.model.attention.kernels.triton import (
     FusedCall,
     TritonKernel,
     fused_backward,
     fused_forward,
 )
-from reformer_bench.model.attention.kernels import ChunkKernel
-from reformer_bench.model.attention.lone import lone_weights
-from reformer_bench.model.attention.plan import ChunkPlan
+from reformer_bench.model.attention.plan import BiasMaker, ChunkPlan, lone_weights, with_previous
 from reformer_bench.model.repeats import repeat
 
 # A block holds at least this many slots, so that short sequences run few, full operators, and at

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reformer_bench.spec.model import LshKernel, ModelConfig
+from reformer_bench.schema.model import LshKernel, ModelConfig
 
 SELF_PENALTY = 1e5
 """What is subtracted from a token's score for itself when queries and keys are shared (paper,

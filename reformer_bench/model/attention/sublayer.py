@@ -13,20 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reformer_bench.model.attention.common import AttentionSettings
-from reformer_bench.model.attention.full import full_attention
-from reformer_bench.model.attention.kernels import chosen_kernel
-from reformer_bench.model.attention.local import local_attention
-from reformer_bench.model.attention.lsh import hash_queries, lsh_attention
-from reformer_bench.model.attention.memory_efficient import memory_efficient_attention
-from reformer_bench.model.attention.sdpa import sdpa_attention
-from reformer_bench.model.dropout import dropout_scale, seeded_dropout
-from reformer_bench.model.hashing import bucket_factors, draw_rotations
-from reformer_bench.model.pieces import small_pieces
+from reformer_bench.model.attention.dense import (
+    full_attention,
+    memory_efficient_attention,
+    sdpa_attention,
+)
+from reformer_bench.model.attention.kernels.eager import chosen_kernel
+from reformer_bench.model.attention.lsh import (
+    bucket_factors,
+    draw_rotations,
+    hash_queries,
+    local_attention,
+    lsh_attention,
+)
+from reformer_bench.model.norm import small_pieces
 from reformer_bench.model.repeats import repeat
-from reformer_bench.model.step import Step
-from reformer_bench.model.streams import Stream
-from reformer_bench.model.sublayer import Sublayer, Tensors
-from reformer_bench.spec.model import Attention, ModelConfig
+from reformer_bench.model.stack.streams import Stream
+from reformer_bench.model.sublayer import Step, Sublayer, Tensors, dropout_scale, seeded_dropout
+from reformer_bench.schema.model import Attention, ModelConfig
 
 
 class AttentionSublayer(Sublayer):

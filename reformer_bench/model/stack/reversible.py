@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reformer_bench.model.loss import n_counted
+from reformer_bench.model.head import n_counted
+from reformer_bench.model.layer import Layer
 from reformer_bench.model.repeats import repeat
-from reformer_bench.model.stack.feed import ParameterFeed, zero_grads
-from reformer_bench.model.stack.layer import Layer
-from reformer_bench.model.step import Step
-from reformer_bench.model.streams import FixedStream, FloatStream, RangeWatch
-from reformer_bench.model.sublayer import Sublayer
+from reformer_bench.model.stack.parameters import ParameterFeed, zero_grads
+from reformer_bench.model.stack.streams import FixedStream, FloatStream, RangeWatch
+from reformer_bench.model.sublayer import Step, Sublayer
 
 Streams = tuple[FixedStream, FixedStream] | tuple[FloatStream, FloatStream]
 

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from reformer_bench.measure import machine_load
-from reformer_bench.run import cgroup, entry
+from reformer_bench.measure import host as cgroup
+from reformer_bench.measure import host as machine_load
+from reformer_bench.run import entry
+from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import Ended, ForkServer
-from reformer_bench.run.order import Description, WorkOrder
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Environment, Load, Outcome, Overhead, Record
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Environment, Load, Outcome, Overhead, Record
 
 Measure = Callable[[WorkOrder, float | None], Record]
 _DESCRIBE_TIMEOUT_S = 120.0

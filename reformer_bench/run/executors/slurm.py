@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from reformer_bench.run import entry
+from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.run.forkserver import one_line
-from reformer_bench.run.order import Description, WorkOrder
-from reformer_bench.spec.errors import InputError
-from reformer_bench.spec.record import Outcome, Record
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Outcome, Record
 
 # A job must outlive its case by the start of Python and torch on a cold file system.
 _START_UP_MINUTES = 5

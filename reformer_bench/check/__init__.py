@@ -1,0 +1,1 @@
+"""The memory gate: a run compared with a baseline, case by case."""

@@ -1,0 +1,1 @@
+"""Recordings of what torch's own allocators did."""

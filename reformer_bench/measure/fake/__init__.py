@@ -1,0 +1,1 @@
+"""Recordings of runs on tensors that hold no memory."""

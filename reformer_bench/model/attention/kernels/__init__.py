@@ -1,0 +1,1 @@
+"""The kernels of attention inside chunks, behind one interface."""

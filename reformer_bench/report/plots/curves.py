@@ -1,0 +1,135 @@
+"""The points of a plot: what was measured, what was predicted, and where each curve stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reformer_bench.claims.quantities import activation_bytes, is_measured
+from reformer_bench.report.frames import case_row, stopped
+from reformer_bench.schema.record import Outcome, Record
+
+Quantity = Literal["memory", "activations", "throughput"]
+StopKind = Literal["memory", "budget", "time", "other"]
+
+_STOPS: dict[Outcome, StopKind] = {
+    Outcome.DEVICE_OOM: "memory",
+    Outcome.HOST_OOM: "memory",
+    Outcome.OVER_BUDGET: "budget",
+    Outcome.TIMEOUT: "time",
+}
+_ALIKE = 1.02
+"""Curves whose values differ by less than this factor lie on top of each other."""
+_SAME = 1.001
+
+
+@dataclass(frozen=True)
+class Point:
+    """A figure at a size; ``lower`` and ``upper`` are quartiles where there are samples."""
+
+    x: int
+    value: float
+    is_predicted: bool = False
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A size that was tried without finishing."""
+
+    x: int
+    kind: StopKind
+    value: float | None
+    """The predicted figure; None: there is no figure, so there is no place for a sign of its own.
+    """
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points and stops of one series, by size."""
+
+    stem: str
+    label: str
+    quantity: Quantity
+    points: tuple[Point, ...]
+    stops: tuple[Stop, ...]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A curve that lies on another."""
+
+    curve: Curve
+    under: Curve
+    is_same: bool
+    """Whether they are equal, and not only close."""
+
+
+def curve(
+    stem: str,
+    label: str,
+    records: Sequence[Record],
+    x_of: Callable[[Record], int],
+    quantity: Quantity,
+) -> Curve:
+    """The curve of records that differ in ``x_of`` alone."""
+    ordered = sorted(records, key=x_of)
+    pairs = [(record, point(record, x_of(record), quantity)) for record in ordered]
+    stops = []
+    for record, found in pairs:
+        if stopped(record):
+            kind = _STOPS.get(record.outcome, "other")
+            stops.append(Stop(x_of(record), kind, None if found is None else found.value))
+    points = tuple(found for _, found in pairs if found is not None)
+    return Curve(stem, label, quantity, points, tuple(stops))
+
+
+def point(record: Record, x: int, quantity: Quantity) -> Point | None:
+    """A record's figure; None where it has none of this quantity."""
+    row = case_row(record)
+    finished = record.outcome is Outcome.OK
+    if quantity == "throughput":
+        rate = row["tokens_per_second"]
+        if not finished or rate is None:
+            return None
+        # One sample has quartiles but no spread.
+        spread = row["iqr_ms"] is not None
+        lower = row["tokens_per_second_lower"] if spread else None
+        return Point(x, rate, False, lower, row["tokens_per_second_upper"] if spread else None)
+    if quantity == "activations":
+        kept = activation_bytes(record)
+        return None if kept is None else Point(x, kept, not is_measured(record))
+    # The peak of a case that did not finish is only what it had reached by then.
+    if finished and row["peak_bytes"] is not None:
+        return Point(x, row["peak_bytes"], row["peak_source"] == "fake-tensor")
+    if row["predicted_peak_bytes"] is not None:
+        return Point(x, row["predicted_peak_bytes"], is_predicted=True)
+    return None
+
+
+def has_figure(record: Record) -> bool:
+    """Whether any quantity of the record can be drawn."""
+    return any(point(record, 1, quantity) is not None for quantity in ("memory", "throughput"))
+
+
+def hidden(curves: Sequence[Curve]) -> list[Hidden]:
+    """Curves that lie on an earlier one wherever both have a point, each once."""
+    found: list[Hidden] = []
+    for i, one in enumerate(curves):
+        for other in curves[:i]:
+            ratio = _largest_ratio(one, other)
+            if ratio is not None and ratio < _ALIKE:
+                found.append(Hidden(one, other, ratio < _SAME))
+                break
+    return found
+
+
+def _largest_ratio(one: Curve, other: Curve) -> float | None:
+    """By what factor two curves differ at most; None unless one covers the other's sizes."""
+    values, others = ({p.x: p.value for p in c.points} for c in (one, other))
+    common = values.keys() & others.keys()
+    if not common or len(common) < min(len(values), len(others)):
+        return None
+    return max(max(values[x] / others[x], others[x] / values[x]) for x in common)

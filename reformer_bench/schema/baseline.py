@@ -1,0 +1,95 @@
+"""A baseline is the records of a run that later runs are compared with, as one file to
+keep in git.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import Environment, Memory, Outcome, Record, Timing
+
+BASELINE_VERSION: Final = 1
+
+_FREE = frozenset({"packages", "commit"})
+
+
+class BaselineRecord(BaseModel):
+    """A record without its environment, and without what doesn't bear on a comparison."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: Case
+    outcome: Outcome
+    message: str | None = None
+    memory: Memory = Memory()
+    timing: Timing | None = None
+    settings: dict[str, str] = {}
+
+
+class Baseline(BaseModel):
+    """The records of one environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    baseline_version: Literal[1] = BASELINE_VERSION
+    made_at: str
+    """When its run began, in ISO 8601, UTC."""
+    environment: Environment
+    cases: tuple[BaselineRecord, ...]
+
+    def records(self) -> list[Record]:
+        """Return its records, whole again but for what a baseline doesn't keep."""
+        return [
+            Record(
+                case_id=found.case.id,
+                case=found.case,
+                outcome=found.outcome,
+                message=found.message,
+                started_at=self.made_at,
+                wall_ms=0.0,
+                memory=found.memory,
+                timing=found.timing,
+                settings=found.settings,
+                environment=self.environment,
+            )
+            for found in self.cases
+        ]
+
+
+def baseline_of(records: Sequence[Record]) -> Baseline:
+    """Make the baseline of a run's records; of a case with several records the last
+    counts.
+
+    Raises InputError where there are none, or where they come from different environments.
+    """
+    if not records:
+        raise InputError("a baseline needs records, and the run has none")
+    first = records[0].environment
+    for record in records:
+        for field in Environment.model_fields.keys() - _FREE:
+            if getattr(record.environment, field) != getattr(first, field):
+                raise InputError(
+                    f"a baseline needs records of one environment; these differ in {field}"
+                )
+    last = {record.case_id: record for record in records}
+    return Baseline(
+        made_at=min(record.started_at for record in records),
+        environment=first,
+        cases=tuple(_trimmed(record) for record in last.values()),
+    )
+
+
+def _trimmed(record: Record) -> BaselineRecord:
+    return BaselineRecord(
+        case=record.case,
+        outcome=record.outcome,
+        message=record.message,
+        memory=record.memory,
+        timing=record.timing,
+        settings=record.settings,
+    )

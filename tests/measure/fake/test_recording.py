@@ -1,0 +1,150 @@
+"""Fake recordings: what a run would allocate, to the byte, with nothing allocated."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+from reformer_bench.measure.allocator.cpu import record_cpu_allocations
+from reformer_bench.measure.fake.devices import CPU, cuda
+from reformer_bench.measure.fake.recording import record_fake_allocations
+
+KIB = 1024
+
+
+def peaks(recorder, work) -> tuple[int, int]:
+    """(peak, left at the end) of a call of ``work``."""
+    gc.collect()
+    with recorder() as recording:
+        with recording.phase("forward"):
+            kept = work()
+        del kept
+    timeline = recording.timeline
+    return timeline.peak().allocated_bytes, int(timeline.live_bytes[-1])
+
+
+def used_twice():
+    x = torch.ones(64, 64, requires_grad=True) * 2.0
+    y = (x + torch.tanh(x)).exp() * torch.sin(x)
+    y.sum().backward()
+
+
+def attention():
+    q = torch.ones(2, 3, 200, 8, requires_grad=True)
+    out = nn.functional.scaled_dot_product_attention(q, q, q[..., ::1], is_causal=True)
+    out.transpose(1, 2).reshape(2, 200, 24).sum().backward()
+
+
+def added_in_place():
+    return torch.ones(500).add_(torch.ones(500).bfloat16())
+
+
+WORK = {
+    "views and in-place operators": lambda: torch.zeros(64, 64)[3:].t().add_(1).mul_(2),
+    "narrow dtypes": lambda: (torch.ones(1000, dtype=torch.bool), torch.ones(7).bfloat16()),
+    "empty tensors": lambda: [torch.empty(0), torch.ones(3)[:0].clone()],
+    "an operand of another dtype is copied": lambda: torch.ones(500) * torch.ones(500).bool(),
+    "a result of another dtype than computed in": added_in_place,
+    "a number is wrapped": lambda: torch.ones(500, dtype=torch.int32) * 1.5,
+    "integers are summed as int64": lambda: torch.ones(500, dtype=torch.bool).sum(),
+    "logsumexp": lambda: torch.ones(50, 70).logsumexp(-1, keepdim=True),
+    "mean of bfloat16": lambda: torch.ones(50, 70, dtype=torch.bfloat16).mean(-1),
+    "sort": lambda: torch.ones(3, 4, 900, dtype=torch.int64).sort(dim=-1, stable=True),
+    "layer norm": lambda: nn.LayerNorm(96)(torch.ones(300, 96)).sum().backward(),
+    "gradients of a tensor used twice": used_twice,
+    "fused attention": attention,
+    "a storage that grows": lambda: torch.ones(10).resize_(1000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_peak_and_rest_are_those_of_the_allocator(name):
+    assert peaks(record_fake_allocations, WORK[name]) == peaks(record_cpu_allocations, WORK[name])
+
+
+def test_nothing_is_allocated():
+    with record_fake_allocations() as recording, recording.phase("forward"):
+        scores = torch.empty(2**20, 2**20)
+        assert scores.sum(-1).shape == (2**20,)
+        del scores
+    assert recording.timeline.peak().allocated_bytes > 2**42
+
+
+def test_cuda_rounds_to_blocks_and_wraps_no_numbers():
+    with record_fake_allocations(cuda(workspace_bytes=0)) as recording:
+        with recording.phase("forward"):
+            kept = torch.ones(5) * 2.0
+        del kept
+    # The operand and the product, a block of 512 bytes each.
+    assert recording.timeline.peak().allocated_bytes == 2 * 512
+    assert CPU.rounded(20) == 20
+
+
+def test_operations_are_counted_step_by_step():
+    with record_fake_allocations() as recording:
+        for step in (0, 1):
+            with recording.phase("forward", step):
+                for _ in range(step + 1):
+                    torch.ones(8, 16) @ torch.ones(16, 4)
+    assert recording.flops == {0: 2 * 8 * 16 * 4, 1: 2 * 2 * 8 * 16 * 4}
+
+
+def fill(into: torch.Tensor) -> None:
+    into.add_(torch.ones(256) * 2)
+
+
+def test_repeated_work_is_followed_once_and_counts_each_time():
+    runs: list[int] = []
+    into = torch.empty(0)
+
+    def work() -> None:
+        runs.append(1)
+        fill(into)
+
+    with record_fake_allocations() as recording:
+        with recording.phase("forward"):
+            into = torch.zeros(256)
+            for _ in range(5):
+                recording.once("fill", work)
+        into = None
+    assert len(runs) == 1
+    assert peaks(record_fake_allocations, lambda: [fill(torch.zeros(256)) for _ in range(5)]) == (
+        recording.timeline.peak().allocated_bytes,
+        0,
+    )
+
+
+def test_work_that_keeps_or_frees_something_is_followed_each_time():
+    kept, given = [], [torch.empty(0)]
+
+    def keeps() -> None:
+        kept.append(torch.ones(KIB))
+
+    def frees() -> None:
+        given.clear()
+
+    with record_fake_allocations() as recording, recording.phase("forward"):
+        given[:] = [torch.ones(KIB)]
+        for _ in range(3):
+            recording.once("keeps", keeps)
+        recording.once("frees", frees)
+        given[:] = [torch.ones(KIB)]
+        recording.once("frees", frees)
+    assert recording.timeline.live_bytes[-1] == 3 * 4 * KIB
+    kept.clear()
+
+
+def test_what_lives_at_the_peak_is_told_by_place_and_kind():
+    with record_fake_allocations() as recording:
+        with recording.phase("build"), recording.at("layer"):
+            weight = torch.ones(100)
+        recording.label("parameters", [weight])
+        with recording.phase("forward"), recording.at("other"):
+            activation = weight * 2
+    peak = recording.timeline.peak_of(recording.timeline.phases[1])
+    places = recording.by_place(peak)
+    assert places[("layer", "parameters")] == 400
+    assert places[("other", "activations")] == 400
+    assert sum(places.values()) == peak.allocated_bytes
+    del activation

@@ -1,0 +1,110 @@
+"""Predictions of any module, and what is said where there can be none."""
+
+import linecache
+
+import pytest
+import torch
+from torch import nn
+
+import reformer_bench
+from reformer_bench.measure.allocator.cpu import record_cpu_allocations
+from reformer_bench.measure.fake.errors import NotPredictableError
+from reformer_bench.schema.errors import InputError
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Sequential(nn.Linear(64, 256), nn.GELU()), nn.Linear(256, 64))
+
+
+class Training:
+    """Two steps of Adam; the optimizer is made in the first."""
+
+    def __init__(self) -> None:
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def __call__(self, module, phase) -> None:
+        x = torch.randn(128, 64)
+        with phase("forward"):
+            loss = module(x).square().mean()
+        with phase("backward"):
+            loss.backward()
+        if self.optimizer is None:
+            self.optimizer = torch.optim.Adam(module.parameters())
+        with phase("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def test_any_module_is_predicted_to_the_byte_with_its_parts():
+    found = reformer_bench.predict(build, Training())
+    training = Training()
+    with record_cpu_allocations() as recording:
+        with recording.phase("build"):
+            module = build()
+        for step in (0, 1):
+            training(module, lambda name, step=step: recording.phase(name, step))
+    measured = recording.allocator_memory(0, 1)
+    assert [p.allocated_bytes for p in found.memory.cold + found.memory.warm] == [
+        p.allocated_bytes for p in measured.cold + measured.warm
+    ]
+    parameters = 4 * (64 * 256 + 256 + 256 * 64 + 64)
+    assert found.breakdown.parameters_bytes == parameters
+    assert found.breakdown.optimizer_bytes >= 2 * parameters
+    assert found.flops == 2 * 128 * 64 * 256 * 5
+    assert sum(found.places.values()) == found.breakdown.total_bytes
+    assert {place for place, _ in found.places} >= {"", "0"}
+
+
+def reads_a_value(module, phase) -> None:
+    with phase("forward"):
+        if module(torch.ones(2, 64)).sum() > 0:
+            raise AssertionError
+
+
+def picks_by_value(module, phase) -> None:
+    with phase("forward"):
+        y = module(torch.ones(2, 64))
+        y[y > 0]
+
+
+def mixes_real_tensors(module, phase) -> None:
+    with phase("forward"):
+        module(REAL)
+
+
+REAL = torch.ones(2, 64)
+
+
+@pytest.mark.parametrize(
+    ("step", "operator", "line"),
+    [
+        (reads_a_value, "_local_scalar_dense", "if module(torch.ones(2, 64)).sum() > 0:"),
+        (picks_by_value, "nonzero", "y[y > 0]"),
+        (mixes_real_tensors, "aten", "module(REAL)"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_code_that_needs_values_gets_one_line_with_operator_and_place(step, operator, line):
+    with pytest.raises(NotPredictableError) as caught:
+        reformer_bench.predict(build, step)
+    message = str(caught.value)
+    assert operator in message
+    assert "\n" not in message
+    path, _, number = message.rpartition(":")
+    assert path.endswith(__file__)
+    assert linecache.getline(__file__, int(number)).strip() == line
+    assert isinstance(caught.value, InputError)
+
+
+def test_a_step_without_phases_is_an_error_that_says_so():
+    with pytest.raises(ValueError, match="expected the step to enter a phase"):
+        reformer_bench.predict(build, lambda module, phase: None)
+
+
+def test_an_error_of_the_model_itself_is_passed_on():
+    def wrong(module, phase) -> None:
+        with phase("forward"):
+            module(torch.ones(2, 65))
+
+    with pytest.raises(RuntimeError, match="reduction dim"):
+        reformer_bench.predict(build, wrong)

@@ -1,0 +1,111 @@
+"""The fused Triton programs, run by Triton's interpreter, against the plain kernel."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from reformer_bench.model.attention.kernels.triton import why_not_fused
+from tests.model.builders import settings, small_config
+
+ROOT = Path(__file__).parents[2]
+
+# The interpreter is chosen when the programs are defined, so it needs a process of its own.
+PROGRAM = """
+    import torch
+    from reformer_bench.model.attention.fused import TritonKernel
+    from reformer_bench.model.attention.kernels import EagerKernel
+    from reformer_bench.model.attention.local import local_attention
+    from reformer_bench.model.attention.lsh import lsh_attention
+    from tests.model.builders import settings
+
+    def both(run, qkv, tolerance):
+        results = []
+        for kernel in (EagerKernel(), TritonKernel()):
+            x = qkv.clone().requires_grad_()
+            out = run(x, kernel)
+            torch.manual_seed(1)
+            (grad,) = torch.autograd.grad((out * torch.randn(out.shape)).sum(), x)
+            results.append((out.float(), grad.float()))
+        for found, wanted in zip(results[1], results[0], strict=True):
+            torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+
+    torch.manual_seed(0)
+    SHAPES = ((1, 37, 2, 3), (2, 48, 1, 1), (1, 1, 1, 2))
+    # NumPy, in which the interpreter computes, has no bfloat16: the other half stands in for it.
+    for dtype, tolerance in ((torch.float32, 2e-5), (torch.float16, 4e-2)):
+        for causal in (True, False):
+            for batch, length, heads, rounds in SHAPES:
+                cfg = settings(16, causal=causal, chunk_length=16, scale=0.7)
+                qv = torch.randn(batch, length, heads, 32).to(dtype)
+                buckets = torch.randint(5, (batch * heads, rounds, length))
+                valid = torch.rand(batch, length) < 0.9 if length > 1 else None
+                both(lambda x, k: lsh_attention(x, buckets, cfg, None, k), qv, tolerance)
+                if valid is not None:
+                    weight = valid[:, :, None, None]
+                    padded = lambda x, k: lsh_attention(x, buckets, cfg, valid, k) * weight
+                    both(padded, qv, tolerance)
+                for shared in (True, False):
+                    cfg = settings(16, causal=causal, chunk_length=32, shared_qk=shared, local=True)
+                    qkv = torch.randn(batch, length, heads, 32 if shared else 48).to(dtype)
+                    both(lambda x, k: local_attention(x, cfg, None, k), qkv, tolerance)
+    print("agree")
+"""
+
+
+def test_output_and_gradient_are_those_of_the_plain_kernel():
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        env={"TRITON_INTERPRET": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "agree", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("fields", "dtype", "named"),
+    [
+        ({"chunk_length": 24}, torch.float32, "chunk_length = 24"),
+        ({"chunk_length": 8}, torch.float32, "chunk_length = 8"),
+        ({"d_head": 20, "chunk_length": 16}, torch.float32, "d_head = 20"),
+        ({"d_head": 16, "chunk_length": 16}, torch.float64, "float64"),
+        (
+            {"d_head": 16, "chunk_length": 16, "attend_across_buckets": True},
+            torch.bfloat16,
+            "attend_across_buckets",
+        ),
+        (
+            {"d_head": 16, "chunk_length": 16, "count_duplicates": False},
+            torch.bfloat16,
+            "count_duplicates",
+        ),
+    ],
+)
+def test_what_is_not_covered_is_named(fields, dtype, named):
+    assert named in why_not_fused(settings(**{"d_head": 16, **fields}), dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_on_cuda_gives_the_same_loss_and_gradients_with_either_kernel(dtype):
+    from reformer_bench.model import ReformerLM
+
+    fields = {"d_model": 64, "chunk_length": 32, "dtype": dtype, "attention": "lsh,local"}
+    results = []
+    for kernel in ("eager", "triton"):
+        torch.manual_seed(0)
+        model = ReformerLM(small_config(**fields, lsh_kernel=kernel)).place("cuda")
+        tokens = torch.randint(31, (2, 200), generator=torch.Generator().manual_seed(1)).cuda()
+        loss = model.loss(tokens, tokens)
+        loss.backward()
+        results.append((loss, torch.cat([p.grad.flatten() for p in model.parameters()])))
+    near = 1e-3 if dtype == "float32" else 3e-2
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=near, atol=near)
+    assert (results[1][1] - results[0][1]).norm() < near * results[0][1].norm()
