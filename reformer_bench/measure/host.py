@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-import torch
 
 from reformer_bench.schema.record import HostMemory, Load
 
@@ -173,7 +172,9 @@ def is_out_of_memory(
 
 
 def _one(exception: BaseException) -> OutOfMemory | None:
-    if isinstance(exception, torch.OutOfMemoryError):
+    # Where torch was never imported, the error isn't one of torch's.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(exception, torch.OutOfMemoryError):
         return "device-oom"
     if isinstance(exception, MemoryError):
         return "host-oom"
