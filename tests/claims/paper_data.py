@@ -5,9 +5,9 @@ from typing import Any
 
 from reformer_bench.schema.record import Quality, Record
 from reformer_bench.schema.units import GIB, MIB
-from tests.report.builders import record
+from tests.builders import PARAMETERS_BYTES, record
 
-FIXED = 120 * MIB  # What builders.memory() takes for parameters, gradients and optimizer state.
+FIXED = 4 * PARAMETERS_BYTES  # With gradients and the optimizer's state.
 LENGTHS = [2**power for power in range(9, 15)]
 Cost = Callable[[int], float]
 
