@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+)
 
 _FENCED = re.compile(r"^```(\S*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
@@ -50,9 +55,32 @@ def blocks(path: Path) -> list[Block]:
 
 
 def commands(block: Block) -> list[Command]:
-    """The commands of a shell block, comments left out, one for each part of an ``&&``."""
-    lines = (shlex.split(line, comments=True) for line in block.text.splitlines())
+    """The commands of a shell or console block, one for each part of an ``&&``; no comments."""
+    text = block.text.splitlines()
+    if block.language == "console":
+        text = [line.removeprefix("$ ") for line in text if line.startswith("$ ")]
+    lines = (shlex.split(line, comments=True) for line in text)
     return [_command(part) for line in lines for part in _parts(line)]
+
+
+def outputs(block: Block) -> list[list[str]]:
+    """What a console block shows below each of its commands, line by line, without empty ones."""
+    shown: list[list[str]] = []
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            shown.append([])
+        elif line.strip():
+            shown[-1].append(line.rstrip())
+    return shown
+
+
+def is_shown_in(shown: list[str], printed: list[str]) -> bool:
+    """Whether that was printed; a line with nothing but ``…`` stands for any number of lines."""
+    if not shown:
+        return not printed
+    if shown[0] == "…":
+        return any(is_shown_in(shown[1:], printed[n:]) for n in range(len(printed) + 1))
+    return bool(printed) and shown[0] == printed[0] and is_shown_in(shown[1:], printed[1:])
 
 
 def _parts(words: list[str]) -> list[list[str]]:

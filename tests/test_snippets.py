@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -22,7 +23,7 @@ from reformer_bench.schema.record import Record
 from reformer_bench.schema.suite import find_suite
 from reformer_bench.schema.tolerances import Tolerances, load_tolerances
 from reformer_bench.store import load_baseline
-from tests.snippets import DOCUMENTS, ROOT, Command, blocks, commands
+from tests.snippets import DOCUMENTS, ROOT, Command, blocks, commands, is_shown_in, outputs
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not a checkout")
 
@@ -44,6 +45,12 @@ SHORTER = {
     "reformer-bench run --suite ci --device cpu --out run": (
         "--variants",
         "transformer,reformer",
+    ),
+    "reformer-bench run --suite smoke --out smoke": (
+        "--variants",
+        "transformer,reformer",
+        "--seq-len",
+        "128",
     ),
     "reformer-bench run --suite peers --seq-len 4K,16K": ("--seq-len", "256"),
     "reformer-bench run --suite peers --variants reformer --set model.checkpoint=PATH": (
@@ -77,7 +84,7 @@ def of(*languages: str) -> pytest.MarkDecorator:
 
 
 def test_there_is_a_test_for_every_language():
-    known = {"python", "sh", "bash", "toml", "text"}
+    known = {"python", "sh", "bash", "console", "toml", "text"}
     assert {block.name: block.language for block in BLOCKS if block.language not in known} == {}
     assert {block.language for block in BLOCKS} == known
 
@@ -122,7 +129,7 @@ def test_bash_takes_it(block, tmp_path):
     assert "_reformer_bench_completion" in done.stdout
 
 
-@of("sh")
+@of("sh", "console")
 def test_commands_are_ones_that_exist(block):
     assert commands(block)
     for command in commands(block):
@@ -137,9 +144,17 @@ def check(command: Command) -> None:
             parse(arguments)
         case "pip":
             assert arguments[0] == "install"
-            check_requirement(arguments[1])
+            check_requirement(next(word for word in arguments[1:] if word != "-e"))
         case "pytest":
-            assert arguments == ["-n", "auto"]
+            check_markers(arguments)
+        case "ruff" | "mypy" | "pre-commit":
+            # The first two are what .ci/run runs, and test_workflow has the hooks.
+            assert command.words in {
+                ("ruff", "check", "."),
+                ("ruff", "format", "--check", "."),
+                ("mypy",),
+                ("pre-commit", "install"),
+            }
         case "rm":
             assert arguments == ["-rf", "run"]
         case _:
@@ -154,12 +169,25 @@ def parse(arguments: list[str]) -> None:
     found.make_context(name, list(rest))
 
 
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
 def check_requirement(requirement: str) -> None:
-    found = re.fullmatch(r"(\.|reformer-bench|torch)(?:\[([\w,]+)\])?", requirement)
+    found = re.fullmatch(r"(\.|reformer-bench|torch|pre-commit)(?:\[([\w,]+)\])?", requirement)
     assert found, requirement
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     if found[2]:
-        assert set(found[2].split(",")) <= set(project["optional-dependencies"])
+        assert set(found[2].split(",")) <= set(pyproject()["project"]["optional-dependencies"])
+
+
+def check_markers(arguments: list[str]) -> None:
+    """pytest may be given ``-n auto`` and an expression of markers that there are."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert options.keys() <= {"-n", "-m"}
+    assert options.get("-n", "auto") == "auto"
+    declared = pyproject()["tool"]["pytest"]["ini_options"]["markers"]
+    markers = {line.split(":")[0] for line in declared}
+    assert set(re.findall(r"\w+", options.get("-m", ""))) <= markers | {"and", "not"}
 
 
 def test_each_shortened_command_is_in_the_documentation():
@@ -172,8 +200,9 @@ def test_each_shortened_command_is_in_the_documentation():
 @pytest.mark.slow
 @of("sh")
 def test_commands_run_one_after_another(block, tmp_path):
-    # Installing is what .ci/run does, and pytest is what runs here.
-    pending = [c for c in commands(block) if c.words[0] not in ("pip", "pytest")]
+    # Installing and checking is what .ci/run does, and pytest is what runs here.
+    left_out = {"pip", "pytest", "ruff", "mypy", "pre-commit"}
+    pending = [c for c in commands(block) if c.words[0] not in left_out]
     if any("peers" in command.words for command in pending):
         pytest.importorskip("transformers")
         pytest.importorskip("reformer_pytorch")
@@ -183,6 +212,20 @@ def test_commands_run_one_after_another(block, tmp_path):
         done = execute(command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         put_references(command, tmp_path)
+
+
+@pytest.mark.slow
+@of("console")
+def test_commands_print_what_is_shown_below_them(block):
+    for command, shown in zip(commands(block), outputs(block), strict=True):
+        done = process(
+            [sys.executable, "-m", "reformer_bench", *command.words[1:]],
+            ROOT,
+            {"COLUMNS": "100", **command.environment},
+        )
+        assert done.returncode == 0, done.stderr
+        printed = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
+        assert is_shown_in(shown, printed), "\n".join(printed)
 
 
 def execute(command: Command, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -202,7 +245,7 @@ def put_references(command: Command, folder: Path) -> None:
 
 
 def save_checkpoint(folder: Path) -> None:
-    from tests.peers.builders import hf_model
+    from tests.models import hf_model
 
     hf_model().save_pretrained(folder)
 
