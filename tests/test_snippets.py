@@ -23,7 +23,16 @@ from reformer_bench.schema.record import Record
 from reformer_bench.schema.suite import find_suite
 from reformer_bench.schema.tolerances import Tolerances, load_tolerances
 from reformer_bench.store import load_baseline
-from tests.snippets import DOCUMENTS, ROOT, Command, blocks, commands, is_shown_in, outputs
+from tests.snippets import (
+    DOCUMENTS,
+    ROOT,
+    Block,
+    Command,
+    blocks,
+    commands,
+    is_shown_in,
+    outputs,
+)
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="not a checkout")
 
@@ -78,9 +87,18 @@ REFERENCE = {
 
 
 def of(*languages: str) -> pytest.MarkDecorator:
-    """Parameters: the blocks in one of these languages."""
+    """Parameters: the blocks in one of these languages, slow ones marked so."""
     found = [block for block in BLOCKS if block.language in languages]
-    return pytest.mark.parametrize("block", found, ids=[block.name for block in found])
+    parameters = [
+        pytest.param(block, id=block.name, marks=pytest.mark.slow if has_tests(block) else ())
+        for block in found
+    ]
+    return pytest.mark.parametrize("block", parameters)
+
+
+def has_tests(block: Block) -> bool:
+    """Whether it is a file of tests, which pytest has to run in a process of its own."""
+    return block.language == "python" and "\ndef test_" in block.text
 
 
 def test_there_is_a_test_for_every_language():
@@ -102,8 +120,8 @@ def test_every_file_of_the_docs_is_tested():
 def test_python_runs(block, tmp_path):
     if "from transformers" in block.text:
         pytest.importorskip("transformers")
-    tests = re.findall(r"^def test_", block.text, flags=re.MULTILINE)
-    if tests:
+    if has_tests(block):
+        tests = re.findall(r"^def test_", block.text, flags=re.MULTILINE)
         (tmp_path / "test_snippet.py").write_text(block.text)
         plugins = ["-p", "reformer_bench.pytest_plugin", "-p", "no:cacheprovider"]
         done = process([sys.executable, "-m", "pytest", "-q", *plugins], tmp_path)

@@ -9,7 +9,7 @@ from reformer_bench.schema.units import GIB
 from reformer_bench.store import load_run
 from tests.cli.test_run import command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def million(folder, *arguments: str) -> Record:
