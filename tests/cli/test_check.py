@@ -174,6 +174,7 @@ preset = "transformer"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_suite_is_measured_with_the_threads_of_its_baseline(run, tmp_path, monkeypatch, threads):
     monkeypatch.chdir(tmp_path)
@@ -193,6 +194,7 @@ def test_a_suite_is_measured_with_the_threads_of_its_baseline(run, tmp_path, mon
     assert err.startswith("tiny: measuring 1 case with 2 threads\n")
 
 
+@pytest.mark.slow
 def test_a_suite_is_measured_with_the_instructions_of_its_baseline(run, tmp_path, monkeypatch):
     """A baseline that was made with few of them holds on every processor that has them."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):

@@ -22,6 +22,8 @@ LONG = {
     "validate": ("validate", "--count", "500"),
     "recommend": ("recommend", "--seq-len", "64K", "--memory-budget", "16GiB"),
 }
+QUICK = (("predict", "ctrl-c"), ("run", "terminate"))
+"""What the default run tries: a command of one process, and one that has workers."""
 
 
 def has_torch(pid: int) -> bool:
@@ -33,8 +35,19 @@ def has_torch(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
-@pytest.mark.parametrize("name", list(LONG))
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        pytest.param(
+            name,
+            number,
+            id=f"{name}-{word}",
+            marks=() if (name, word) in QUICK else pytest.mark.slow,
+        )
+        for name in LONG
+        for word, number in (("ctrl-c", signal.SIGINT), ("terminate", signal.SIGTERM))
+    ],
+)
 def test_a_command_that_predicts_ends_in_one_line(name, number, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "reformer_bench", *LONG[name]],
@@ -45,12 +58,15 @@ def test_a_command_that_predicts_ends_in_one_line(name, number, tmp_path):
         text=True,
         start_new_session=True,
     )
-    while not has_torch(process.pid):
-        assert process.poll() is None
-        time.sleep(0.05)
-    helpers = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(number)
-    out, errors = process.communicate(timeout=60)
+    try:
+        while not has_torch(process.pid):
+            assert process.poll() is None
+            time.sleep(0.05)
+        helpers = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     progress = ("predicting", "finding", "Warning: ")
     lines = [line for line in errors.splitlines() if not line.startswith(progress)]

@@ -83,6 +83,7 @@ def test_wrong_input_is_one_line_that_names_the_option(capsys, arguments, words)
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_max_len_gives_a_length_that_fits_and_runs_it(capsys):
     code, out, _ = call(
         capsys, "max-len", *TINY, "--memory-budget", "64MiB", "--preset", "transformer",

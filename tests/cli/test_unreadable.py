@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.cli.main import main
+from reformer_bench.run.executor import Description
+from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.suite import find_suite
 from reformer_bench.store import RECORDS, RUN_INFO, RunInfo, RunWriter
@@ -113,6 +115,14 @@ def said(capsys, *arguments: str) -> str:
     return told
 
 
+@pytest.fixture
+def _known_device(monkeypatch):
+    """The device is looked at in a worker, which takes seconds to start."""
+    found = Description("cpu", record().environment)
+    monkeypatch.setattr(LocalExecutor, "describe", lambda self, device: found)
+
+
+@pytest.mark.usefixtures("_known_device")
 @pytest.mark.parametrize("break_it", BROKEN, ids=lambda made: made.__name__)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_says_what_it_could_not_read(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.cli.main import main
+from reformer_bench.run.executor import Description
+from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.schema.baseline import baseline_of
 from reformer_bench.schema.record import Record
 from reformer_bench.schema.units import GIB, MIB
@@ -74,6 +76,9 @@ def show(folder: Path) -> tuple[str, ...]:
     "command", [suites, env, predict, recommend, validate, check, claims, show]
 )
 def test_a_narrow_terminal_shows_every_figure(capsys, tmp_path, monkeypatch, command):
+    # The device is looked at in a worker, which takes seconds to start.
+    found = Description("cpu", record().environment)
+    monkeypatch.setattr(LocalExecutor, "describe", lambda self, device: found)
     asked = command(tmp_path)
     printed = {}
     for width in (WIDE, NARROW):

@@ -15,7 +15,11 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 BLOCK = 16
 """Pixels on a side of the blocks compared: letters and edges may differ a little with the version
 of matplotlib, the shade of a block where a curve runs does not."""
-FOLDERS = sorted({path.parent.name for path in REFERENCE.glob("*/*.png")})
+FOLDERS = [
+    # The run of the paper's claims has most of the pictures.
+    pytest.param(name, marks=pytest.mark.slow if name.startswith("paper-") else ())
+    for name in sorted({path.parent.name for path in REFERENCE.glob("*/*.png")})
+]
 
 
 def blocks(image: np.ndarray) -> np.ndarray:
