@@ -93,6 +93,7 @@ def test_importing_a_command_loads_nothing_heavy(name):
 def test_preparing_a_run_loads_no_torch():
     program = (
         "from reformer_bench.cli.main import cli\n"
-        "cli(['run', '--suite', 'smoke', '--device', 'cpu', '--dry-run'], standalone_mode=False)"
+        "cli(['run', '--suite', 'ci', '--variants', 'reformer', '--device', 'cpu', '--dry-run'],"
+        " standalone_mode=False)"
     )
     assert "torch" not in loaded_after(program)

@@ -160,7 +160,8 @@ def test_nothing_measured_is_exit_code_4_and_its_records_are_kept(
     suite, tmp_path, capsys, monkeypatch
 ):
     out = tmp_path / "out"
-    code, text, errors = run_failing(capsys, monkeypatch, "--suite", suite, "--out", out, "-q")
+    asked = ("--suite", suite, "--out", out, "--no-predict")
+    code, text, errors = run_failing(capsys, monkeypatch, *asked, "-q")
     assert code == 4
     assert text == ""
     assert errors == "Error: no case finished, so nothing was measured\n"
@@ -169,7 +170,8 @@ def test_nothing_measured_is_exit_code_4_and_its_records_are_kept(
 
 def test_the_table_shows_where_a_variant_stopped(suite, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    _, text, _ = run_failing(capsys, monkeypatch, "--suite", suite, "--out", out)
+    asked = ("--suite", suite, "--out", out, "--no-predict")
+    _, text, _ = run_failing(capsys, monkeypatch, *asked)
     assert "[1/2] transformer  32  out of memory: no memory" in text
     assert "[2/2] transformer  64  not tried: transformer ran out of memory at 32 tokens" in text
     assert "0 of 2 cases measured. Without a result: 1 out of memory, 1 longer" in text
@@ -225,7 +227,7 @@ def test_a_retry_needs_a_run(suite, tmp_path, capsys, monkeypatch, out, words):
 
 
 def test_another_run_in_the_folder_is_refused(suite, tmp_path, capsys, monkeypatch):
-    asked = ("--suite", suite, "--out", tmp_path / "out")
+    asked = ("--suite", suite, "--out", tmp_path / "out", "--no-predict")
     run_failing(capsys, monkeypatch, *asked)
     code, _, errors = run_failing(capsys, monkeypatch, *asked, "--set", "seed=1")
     assert code == 2

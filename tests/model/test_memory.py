@@ -30,7 +30,9 @@ def activation_peak(length: int, **fields) -> int:
     return recording.timeline.peak().allocated_bytes - gradients
 
 
-@pytest.mark.parametrize("attention", ["lsh", "memory_efficient", "local"])
+@pytest.mark.parametrize(
+    "attention", ["lsh", pytest.param("memory_efficient", marks=pytest.mark.slow), "local"]
+)
 def test_reversible_activations_do_not_grow_with_depth(attention):
     peaks = [
         activation_peak(1536, attention=attention, n_layers=n, n_hashes=1, ff_chunks=4)

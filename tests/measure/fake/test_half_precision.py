@@ -102,7 +102,12 @@ def test_flash_attentions_peak_is_predicted_to_the_byte(
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize(
     ("batch", "m", "k", "n"),
-    [(0, 5000, 64, 256), (0, 256, 9000, 64), (0, 16384, 4096, 48), (12, 900, 64, 900)],
+    [
+        (0, 5000, 64, 256),
+        (0, 256, 9000, 64),
+        pytest.param(0, 16384, 4096, 48, marks=pytest.mark.slow),
+        (12, 900, 64, 900),
+    ],
     ids=str,
 )
 def test_a_large_products_stand_in_never_says_less(batch, m, k, n, n_threads, monkeypatch):
