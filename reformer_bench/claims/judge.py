@@ -54,16 +54,6 @@ def power(k: int) -> Bounds:
     return Bounds(k - TOLERANCE, k + TOLERANCE) if k else CONSTANT
 
 
-def at_most_bytes(n_bytes: int) -> Bounds:
-    """Return the bounds of a number of bytes."""
-    return Bounds(0, n_bytes, "bytes")
-
-
-def at_most_times(ratio: float) -> Bounds:
-    """Return the bounds of the ratio of one figure to another."""
-    return Bounds(0.0, ratio, "ratio")
-
-
 @dataclass(frozen=True)
 class Expectation:
     """A figure, the bounds that a claim sets to it, and how records give it."""

@@ -15,10 +15,12 @@ from reformer_bench.claims.evidence import (
     LAYERS,
     TIME,
     TOKENS,
+    Axis,
     Basis,
     Evidence,
     Quantity,
     Records,
+    Select,
     at_longest,
     chosen,
     exponent,
@@ -36,11 +38,10 @@ from reformer_bench.claims.evidence import (
 from reformer_bench.claims.judge import (
     CONSTANT,
     FALLS,
+    Bounds,
     Claim,
     Expectation,
     Judgement,
-    at_most_bytes,
-    at_most_times,
     judge,
     power,
 )
@@ -65,6 +66,16 @@ def judge_claims(records: Iterable[Record]) -> list[Judgement]:
         )
         for claim in CLAIMS
     ]
+
+
+def _memory(
+    words: str, bounds: Bounds, axis: Axis, *steps: Select, subject: str = ""
+) -> Expectation:
+    return Expectation(f"memory {words}", bounds, memory_growth(axis, *steps), subject)
+
+
+def _time(words: str, bounds: Bounds, axis: Axis, *steps: Select, subject: str = "") -> Expectation:
+    return Expectation(f"time {words}", bounds, time_growth(axis, *steps), subject)
 
 
 def _where_most_depths_ended(records: Records) -> Records:
@@ -137,9 +148,8 @@ def _order_of_table_3(records: Records) -> Evidence:
 
 def _flat_time(n_rounds: int) -> Expectation:
     of_rounds = keep(lambda record: record.case.model.n_hashes == n_rounds)
-    gather = time_growth(TOKENS, _LSH, of_rounds)
-    text = f"time with {counted(n_rounds, 'hash round')}"
-    return Expectation(text, CONSTANT, gather, f"lsh-{n_rounds}")
+    words = f"with {counted(n_rounds, 'hash round')}"
+    return _time(words, CONSTANT, TOKENS, _LSH, of_rounds, subject=f"lsh-{n_rounds}")
 
 
 def _quality(inputs: str, of: Callable[[Quality], float]) -> Quantity:
@@ -227,7 +237,7 @@ def _time_of_transfer(records: Records) -> Evidence:
 _FULL, _LSH = models(attention="full"), models(attention="lsh")
 _EFFICIENT = models(attention="memory_efficient")
 _REFORMER = models(attention="lsh", residual="reversible")
-_FITS_16_GIB = "peak of a training step", at_most_bytes(16 * GIB)
+_FITS_16_GIB = "peak of a training step", Bounds(0, 16 * GIB, "bytes")
 
 CLAIMS = (
     Claim(
@@ -240,19 +250,21 @@ CLAIMS = (
         against="an exponent whose interval lies outside its bounds",
         title="Full attention grows as L²",
         expectations=(
-            Expectation("memory of full attention", power(2), memory_growth(TOKENS, _FULL), "full"),
-            Expectation("time of full attention", power(2), time_growth(TOKENS, _FULL), "full"),
-            Expectation(
-                "memory of memory-efficient attention",
+            _memory("of full attention", power(2), TOKENS, _FULL, subject="full"),
+            _time("of full attention", power(2), TOKENS, _FULL, subject="full"),
+            _memory(
+                "of memory-efficient attention",
                 power(1),
-                memory_growth(TOKENS, _EFFICIENT),
-                "memory-efficient",
+                TOKENS,
+                _EFFICIENT,
+                subject="memory-efficient",
             ),
-            Expectation(
-                "time of memory-efficient attention",
+            _time(
+                "of memory-efficient attention",
                 power(2),
-                time_growth(TOKENS, _EFFICIENT),
-                "memory-efficient",
+                TOKENS,
+                _EFFICIENT,
+                subject="memory-efficient",
             ),
         ),
     ),
@@ -265,8 +277,8 @@ CLAIMS = (
         against="an exponent whose interval lies outside its bounds",
         title="LSH attention grows as L",
         expectations=(
-            Expectation("memory of LSH attention", power(1), memory_growth(TOKENS, _LSH), "lsh"),
-            Expectation("time of LSH attention", power(1), time_growth(TOKENS, _LSH), "lsh"),
+            _memory("of LSH attention", power(1), TOKENS, _LSH, subject="lsh"),
+            _time("of LSH attention", power(1), TOKENS, _LSH, subject="lsh"),
         ),
     ),
     Claim(
@@ -280,17 +292,19 @@ CLAIMS = (
         against="a reversible stack that grows, or a residual one that does not",
         title="Reversible layers make depth free",
         expectations=(
-            Expectation(
-                "memory of a reversible stack",
+            _memory(
+                "of a reversible stack",
                 CONSTANT,
-                memory_growth(LAYERS, models(residual="reversible")),
-                "reversible",
+                LAYERS,
+                models(residual="reversible"),
+                subject="reversible",
             ),
-            Expectation(
-                "memory of a residual stack",
+            _memory(
+                "of a residual stack",
                 power(1),
-                memory_growth(LAYERS, models(residual="standard")),
-                "standard",
+                LAYERS,
+                models(residual="standard"),
+                subject="standard",
             ),
         ),
     ),
@@ -304,13 +318,8 @@ CLAIMS = (
         against="memory with chunks that grows with d_ff, or memory without chunks that does not",
         title="Chunks take d_ff out of the peak",
         expectations=(
-            Expectation("memory with chunks", CONSTANT, memory_growth(D_FF, models(chunked=True))),
-            Expectation(
-                "memory without chunks",
-                power(1),
-                memory_growth(D_FF, models(chunked=False)),
-                "whole",
-            ),
+            _memory("with chunks", CONSTANT, D_FF, models(chunked=True)),
+            _memory("without chunks", power(1), D_FF, models(chunked=False), subject="whole"),
         ),
     ),
     Claim(
@@ -330,7 +339,7 @@ CLAIMS = (
             *_row_of_table_3("reformer", "reformer", 1, 0, 0),
             Expectation(
                 "largest memory ratio of a model to the one it improves on",
-                at_most_times(1.05),
+                Bounds(0.0, 1.05, "ratio"),
                 _order_of_table_3,
             ),
         ),
@@ -345,11 +354,12 @@ CLAIMS = (
         against="full attention that stays flat, or LSH that does not",
         title="At fixed tokens LSH time is flat",
         expectations=(
-            Expectation(
-                "time with full attention",
+            _time(
+                "with full attention",
                 power(1),
-                time_growth(TOKENS, keep(lambda r: set(r.case.model.attention) != {"lsh"})),
-                "full",
+                TOKENS,
+                keep(lambda r: set(r.case.model.attention) != {"lsh"}),
+                subject="full",
             ),
             *map(_flat_time, (1, 2, 4, 8)),
         ),
@@ -367,7 +377,7 @@ CLAIMS = (
         title="Hash rounds approach full attention",
         expectations=(
             Expectation("error of the output", FALLS, _error_growth),
-            Expectation("time of LSH attention", power(1), time_growth(HASH_ROUNDS), "lsh"),
+            _time("of LSH attention", power(1), HASH_ROUNDS, subject="lsh"),
         ),
     ),
     Claim(
@@ -402,17 +412,15 @@ CLAIMS = (
             Expectation(
                 *_FITS_16_GIB, smallest_peak(keep(_trains_ours), keep(_is_of_the_papers_size))
             ),
-            Expectation(
-                "memory in layers at 64K tokens",
+            _memory(
+                "in layers at 64K tokens",
                 CONSTANT,
-                memory_growth(
-                    LAYERS,
-                    suite("deep-64k"),
-                    keep(lambda record: record.case.length >= 65_536),
-                    at_longest,
-                    least(lambda record: record.case.model.d_model),
-                ),
-                "small",
+                LAYERS,
+                suite("deep-64k"),
+                keep(lambda record: record.case.length >= 65_536),
+                at_longest,
+                least(lambda record: record.case.model.d_model),
+                subject="small",
             ),
         ),
     ),
@@ -434,7 +442,7 @@ CLAIMS = (
             Expectation("memory of the device with swapping", CONSTANT, _left_on_device, "swapped"),
             Expectation(
                 "time with swapping as a multiple of time without",
-                at_most_times(1.25),
+                Bounds(0.0, 1.25, "ratio"),
                 _time_of_transfer,
             ),
         ),

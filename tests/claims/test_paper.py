@@ -5,12 +5,11 @@ import pytest
 from reformer_bench.claims.evidence import TOKENS, fitted
 from reformer_bench.claims.fit import Censored, Fit, Point, fit_power
 from reformer_bench.claims.judge import (
+    Bounds,
     Expectation,
     Finding,
     Judgement,
     Verdict,
-    at_most_bytes,
-    at_most_times,
     finding,
     power,
 )
@@ -204,8 +203,8 @@ def test_an_exponent_holds_fails_or_cannot_tell(points, holds):
 def test_bounds_read_as_people_write_them():
     assert str(power(2)) == "1.75 to 2.25"
     assert str(power(0)) == "at most 0.25"
-    assert str(at_most_bytes(16 * GIB)) == "at most 16 GiB"
-    assert str(at_most_times(1.05)) == "at most 1.05"
+    assert str(Bounds(0, 16 * GIB, "bytes")) == "at most 16 GiB"
+    assert str(Bounds(0.0, 1.05, "ratio")) == "at most 1.05"
 
 
 def test_the_order_compares_equal_sizes_when_a_heavy_model_ran_out():
