@@ -195,6 +195,7 @@ def _left_on_device(records: Records) -> Evidence:
     """Fit the whole peak in layers, in which copies of parameters that stayed would show. The
     shortest length is taken, where parameters weigh most.
     """
+    peak = Quantity(lambda record: record.memory.peak_bytes)
     finished = [record for record in records if record.finished]
     bases: tuple[tuple[Basis, Records], ...] = (
         ("measured", [record for record in finished if record.is_measured]),
@@ -207,10 +208,9 @@ def _left_on_device(records: Records) -> Evidence:
         )
         if swapped:
             shortest = min(record.case.length for record in swapped)
-            at_shortest = keep(lambda record: record.case.length == shortest)  # noqa: B023
-            peak = Quantity(lambda record: record.memory.peak_bytes)
             fit, without = (
-                growth(at_shortest(found), LAYERS, peak) for found in (swapped, resident)
+                growth([r for r in found if r.case.length == shortest], LAYERS, peak)
+                for found in (swapped, resident)
             )
             return fitted(fit, LAYERS, basis, exponent("without swapping", without))
     return fitted(None, LAYERS)
