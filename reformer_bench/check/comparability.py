@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError, did_you_mean
@@ -10,30 +11,48 @@ from reformer_bench.schema.model import ModelConfig
 from reformer_bench.schema.record import Record
 from reformer_bench.schema.tolerances import Metric
 
-_ALWAYS = ("device_kind", "torch_version", "torch_threads")
-"""Operators' own working memory depends on these: on the CPU some take a buffer for each thread."""
+_INEXACT = frozenset(metric for metric in Metric if not metric.is_exact)
+_EXACT = frozenset(Metric) - _INEXACT
 
-_NARROW = ("instruction_set",)
-"""Kernels for bfloat16 hold other buffers where the processor computes in bfloat16 itself."""
+
+@dataclass(frozen=True)
+class _Rule:
+    """Fields of the environment that have to be equal for some metrics to be compared."""
+
+    fields: tuple[str, ...]
+    metrics: frozenset[Metric]
+    on_cuda: bool | None = None
+    """None: on any device."""
+    dtype: str | None = None
+    """None: in any dtype."""
+
 
 _DEVICE = ("device_name", "driver_version", "cuda_version", "torch_build", "allocator_settings")
-
-_MACHINE = (
-    *_ALWAYS,
-    *_NARROW,
-    *_DEVICE,
-    "cpu_model",
-    "cpu_count",
-    "device_memory_bytes",
-    "host_memory_bytes",
-    "os",
-    "python_version",
+_RULES = (
+    # Operators' own working memory depends on these: on the CPU some take a buffer for each thread.
+    _Rule(("device_kind", "torch_version", "torch_threads"), frozenset(Metric)),
+    # Kernels for bfloat16 hold other buffers where the processor computes in bfloat16 itself.
+    _Rule(("instruction_set",), _EXACT, on_cuda=False, dtype="bfloat16"),
+    # The resident set, the driver's figures and time are decided by the kind of machine, not by
+    # which machine of that kind it is.
+    _Rule(("instruction_set",), _INEXACT),
+    _Rule(_DEVICE, _INEXACT),
+    _Rule(_DEVICE, _EXACT - {Metric.PREDICTED}, on_cuda=True),
+    _Rule(
+        (
+            "cpu_model",
+            "cpu_count",
+            "device_memory_bytes",
+            "host_memory_bytes",
+            "os",
+            "python_version",
+        ),
+        _INEXACT,
+    ),
 )
-"""What decides the resident set, the driver's figures and time: the kind of machine, not which
-machine of that kind it is."""
-
 _KERNEL = "settings.lsh_kernel"
 _LIBRARIES = {"transformers": "transformers", "reformer-pytorch": "reformer-pytorch"}
+"""The package whose version decides an implementation's figures."""
 
 
 @dataclass(frozen=True)
@@ -45,43 +64,39 @@ class Difference:
     new: object
 
     def __str__(self) -> str:
-        return f"{self.field}: {_shown(self.old)} then, {_shown(self.new)} now"
+        old, new = ("none" if value in (None, "") else value for value in (self.old, self.new))
+        return f"{self.field}: {old} then, {new} now"
 
 
-def differences(old: Record, new: Record, metric: Metric) -> tuple[Difference, ...]:
-    """Return what differs of everything that decides a metric, apart from the measured
-    code itself.
-
-    Predicted bytes need the same version and number of threads of PyTorch. Allocated and reserved
-    bytes on CUDA also need the same device, driver and allocator settings. Everything else needs
-    the same kind of machine.
+def differences(
+    old: Record, new: Record, metric: Metric, allowed: frozenset[str] = frozenset()
+) -> tuple[Difference, ...]:
+    """Return what differs of everything that decides a metric, apart from the measured code itself
+    and from what ``allowed`` accepts.
     """
-    found = [
-        Difference(f"env.{field}", before, now)
-        for field in _fields(metric, old, new)
-        if (before := getattr(old.environment, field)) != (now := getattr(new.environment, field))
-    ]
-    return tuple(found + _library(old, new) + _case(old, new))
-
-
-def accepted(difference: Difference, allowed: frozenset[str]) -> bool:
-    """Whether ``--allow`` names the field; ``env.torch`` stands for all fields about PyTorch."""
-    return is_accepted(difference.field, allowed)
+    before, now = (_deciding(record, metric, old, new) for record in (old, new))
+    return tuple(
+        Difference(field, before.get(field), now.get(field))
+        for field in dict.fromkeys((*before, *now))
+        if before.get(field) != now.get(field) and not is_accepted(field, allowed)
+    )
 
 
 def is_accepted(field: str, allowed: frozenset[str]) -> bool:
-    """Whether ``--allow`` names a field, or what it belongs to."""
-    return any(_stands_for(name, field) for name in allowed)
+    """Whether ``--allow`` names a field, or what it belongs to: ``env.torch`` stands for all fields
+    about PyTorch.
+    """
+    return any(field == name or field.startswith((f"{name}_", f"{name}.")) for name in allowed)
 
 
 def check_allowed(names: frozenset[str]) -> None:
     """Raise InputError for a name that no difference can have."""
-    model = [f"case.model.{field}" for field in ModelConfig.model_fields]
-    libraries = [f"env.packages.{name}" for name in _LIBRARIES]
-    fields = [f"env.{field}" for field in _MACHINE] + libraries
-    known = [*fields, *(f"case.{field}" for field in Case.model_fields), *model, _KERNEL]
+    fields = list(dict.fromkeys(f"env.{field}" for rule in _RULES for field in rule.fields))
+    fields += [f"env.packages.{name}" for name in _LIBRARIES]
+    case = [f"case.{field}" for field in Case.model_fields]
+    known = [*fields, *case, *(f"case.model.{f}" for f in ModelConfig.model_fields), _KERNEL]
     for name in sorted(names):
-        if not any(_stands_for(name, field) for field in known):
+        if not any(is_accepted(field, frozenset({name})) for field in known):
             hint = did_you_mean(name, known)
             raise InputError(
                 f"--allow: {name!r} is nothing that is compared{hint} (allowed: env.torch, "
@@ -89,48 +104,29 @@ def check_allowed(names: frozenset[str]) -> None:
             )
 
 
-def _stands_for(name: str, field: str) -> bool:
-    return field == name or field.startswith((f"{name}_", f"{name}."))
-
-
-def _fields(metric: Metric, old: Record, new: Record) -> tuple[str, ...]:
-    if not metric.is_exact:
-        return _MACHINE
-    if "cuda" in (old.environment.device_kind, new.environment.device_kind):
-        return _ALWAYS if metric is Metric.PREDICTED else (*_ALWAYS, *_DEVICE)
-    return (*_ALWAYS, *_NARROW) if new.case.model.dtype == "bfloat16" else _ALWAYS
-
-
-def _library(old: Record, new: Record) -> list[Difference]:
-    """Return the version of the other library, where other people's code is measured."""
-    name = _LIBRARIES.get(new.case.implementation)
-    versions = [r.environment.packages.get(name or "") for r in (old, new)]
-    return [] if versions[0] == versions[1] else [Difference(f"env.packages.{name}", *versions)]
-
-
-def _case(old: Record, new: Record) -> list[Difference]:
-    """Return what differs in the case itself: another setting under the same name, or another
-    kernel, which is another algorithm with memory of its own.
-    """
-    before, now = _flat(old.case), _flat(new.case)
-    kernels = [record.settings.get("lsh_kernel") for record in (old, new)]
-    if None not in kernels:
-        before[_KERNEL], now[_KERNEL] = kernels
-    return [
-        Difference(key, before.get(key), now.get(key))
-        for key in dict.fromkeys((*before, *now))
-        if before.get(key) != now.get(key)
-    ]
-
-
-def _flat(case: Case) -> dict[str, object]:
-    data = case.model_dump(mode="json", exclude={"device"})
-    model = data.pop("model")
-    flat = {f"case.{key}": value for key, value in data.items()}
+def _deciding(record: Record, metric: Metric, old: Record, new: Record) -> dict[str, Any]:
+    """Return the fields of a record that decide a metric, where both records have them."""
+    on_cuda = "cuda" in (old.environment.device_kind, new.environment.device_kind)
+    found = {
+        f"env.{field}": getattr(record.environment, field)
+        for rule in _RULES
+        if metric in rule.metrics
+        and rule.on_cuda in (None, on_cuda)
+        and rule.dtype in (None, new.case.model.dtype)
+        for field in rule.fields
+    }
+    # Where other people's code is measured, its version.
+    library = _LIBRARIES.get(new.case.implementation)
+    if library is not None:
+        found[f"env.packages.{library}"] = record.environment.packages.get(library)
+    # Another setting under the same name, or another kernel, which is another algorithm with memory
+    # of its own.
+    data = record.case.model_dump(mode="json", exclude={"model", "device"})
+    found |= {f"case.{key}": value for key, value in data.items()}
     # Not its index: the second device of a machine is like its first, or has another name.
-    flat["case.device"] = case.device.partition(":")[0]
-    return flat | {f"case.model.{key}": value for key, value in model.items()}
-
-
-def _shown(value: object) -> str:
-    return "none" if value is None or value == "" else str(value)
+    found["case.device"] = record.case.device.partition(":")[0]
+    model = record.case.model.model_dump(mode="json")
+    found |= {f"case.model.{key}": value for key, value in model.items()}
+    if "lsh_kernel" in old.settings and "lsh_kernel" in new.settings:
+        found[_KERNEL] = record.settings["lsh_kernel"]
+    return found

@@ -1,18 +1,102 @@
-"""Causes: which parts of the memory at a peak grew between two records."""
+"""Comparison of two runs: what became of each case, of each of its figures, and what grew."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import median
-from typing import Literal
+from typing import Literal, TypeVar
 
-from reformer_bench.check.comparability import Difference, accepted, differences
-from reformer_bench.report.frames import BREAKDOWN
+from reformer_bench.check.comparability import Difference, differences
 from reformer_bench.schema.case import Case
-from reformer_bench.schema.record import Environment, Memory, Outcome, Phase, Record
+from reformer_bench.schema.record import Environment, Outcome, Phase, Record
 from reformer_bench.schema.tolerances import Metric, Tolerance, Tolerances
+
+_SIGNIFICANCE = 0.01
+"""How unlikely slower samples must be by chance, for them to count as slower."""
+
+FigureKey = tuple[Metric, Literal["cold", "warm"] | None, Phase | None]
+"""A metric, of one phase of the cold or of a warm step; Nones stand for the highest of all."""
+
+
+def figures(record: Record) -> dict[FigureKey, float]:
+    """Return every figure of a record that is compared: bytes, and the median time of a
+    warm step.
+    """
+    found: dict[FigureKey, float] = {}
+    memory, allocator = record.memory, record.memory.allocator
+    if allocator is not None:
+        metric = Metric.PREDICTED if record.is_predicted else Metric.ALLOCATED
+        found[metric, None, None] = allocator.peak_allocated_bytes
+        for part in allocator.cold:
+            key: FigureKey = (metric, "cold", part.phase)
+            found[key] = max(part.allocated_bytes, found.get(key, 0))
+        for part in allocator.warm:
+            key = (metric, "warm", part.phase)
+            found[key] = max(part.allocated_bytes, found.get(key, 0))
+    for metric, value in (
+        (Metric.RESERVED, None if allocator is None else allocator.peak_reserved_bytes),
+        (Metric.PREDICTED, memory.predicted_peak_bytes),
+        (Metric.NVML, None if memory.nvml is None else memory.nvml.process_peak_bytes),
+        (Metric.RESIDENT, None if memory.host is None else memory.host.peak_bytes),
+        (Metric.TIME, record.step_ms),
+    ):
+        if value is not None:
+            found.setdefault((metric, None, None), value)
+    return found
+
+
+class ChangeKind(StrEnum):
+    """How a figure has changed."""
+
+    OK = "ok"
+    REGRESSION = "regression"
+    IMPROVEMENT = "improvement"
+
+
+@dataclass(frozen=True)
+class Change:
+    """The old and the new value of a figure, and whether its tolerance allows the change."""
+
+    metric: Metric
+    step: Literal["cold", "warm"] | None
+    phase: Phase | None
+    """None stands for the highest of all phases."""
+    old: float
+    new: float
+    tolerance: Tolerance
+    kind: ChangeKind
+    p_value: float | None = None
+    """For times: how likely samples differ this much by chance."""
+
+    @property
+    def share(self) -> float | None:
+        """The growth as a share of the old value; None where that is zero."""
+        return (self.new - self.old) / self.old if self.old else None
+
+
+def _change(
+    key: FigureKey, old: Record, new: Record, values: tuple[float, float], tolerance: Tolerance
+) -> Change:
+    """Compare the old and the new value of a figure, and judge the change.
+
+    A time counts as changed only where its median left the tolerance and the samples differ by more
+    than chance (Mann-Whitney's test, one-sided).
+    """
+    kind = ChangeKind.OK
+    if not tolerance.allows(*values):
+        kind = ChangeKind.REGRESSION
+    elif not tolerance.allows(*reversed(values)):
+        kind = ChangeKind.IMPROVEMENT
+    if key[0] is not Metric.TIME:
+        return Change(*key, *values, tolerance, kind)
+    from scipy.stats import mannwhitneyu
+
+    less, more = (old, new) if values[1] >= values[0] else (new, old)
+    samples = more.step_samples_ms, less.step_samples_ms
+    p_value = float(mannwhitneyu(*samples, alternative="greater").pvalue)
+    kind = kind if p_value < _SIGNIFICANCE else ChangeKind.OK
+    return Change(*key, *values, tolerance, kind, p_value)
 
 
 @dataclass(frozen=True)
@@ -36,164 +120,39 @@ def growths(old: Record, new: Record) -> tuple[Growth, ...]:
     """Return the kinds of memory that grew at the peak, largest growth first; none without
     breakdowns.
     """
-    before, now = (_breakdown(record.memory) for record in (old, new))
-    if before is None or now is None:
-        return ()
-    return _grown([Growth(kind, before[kind], now[kind]) for kind in BREAKDOWN])
+    before, now = (
+        None if parts is None else {None: {k.removesuffix("_bytes"): n for k, n in parts}}
+        for parts in (old.breakdown, new.breakdown)
+    )
+    return _grown(before, now)
 
 
 def place_growths(old: Record, new: Record) -> tuple[Growth, ...]:
     """Return the same for each part of the model, where both records tell the parts of the
     predicted peak.
     """
-    before, now = old.memory.predicted_places, new.memory.predicted_places
+    return _grown(old.memory.predicted_places, new.memory.predicted_places)
+
+
+_Place = TypeVar("_Place", bound=str | None)
+_Places = Mapping[_Place, Mapping[str, int]]
+
+
+def _grown(before: _Places[_Place] | None, now: _Places[_Place] | None) -> tuple[Growth, ...]:
     if before is None or now is None:
         return ()
     keys = dict.fromkeys(
         (place, kind) for places in (before, now) for place in places for kind in places[place]
     )
-    return _grown(
-        [
-            Growth(kind, before.get(place, {}).get(kind, 0), now.get(place, {}).get(kind, 0), place)
-            for place, kind in keys
-        ]
-    )
-
-
-def peak_phase(record: Record) -> Phase | None:
-    """Return the phase in which the breakdown was taken."""
-    allocator = record.memory.allocator
-    return None if allocator is None else allocator.breakdown_phase
-
-
-def _grown(found: list[Growth]) -> tuple[Growth, ...]:
+    found = [
+        Growth(kind, before.get(place, {}).get(kind, 0), now.get(place, {}).get(kind, 0), place)
+        for place, kind in keys
+    ]
     return tuple(sorted((g for g in found if g.bytes > 0), key=lambda g: -g.bytes))
 
 
-def _breakdown(memory: Memory) -> dict[str, int] | None:
-    if memory.allocator is None or memory.allocator.breakdown is None:
-        return None
-    breakdown = memory.allocator.breakdown
-    return {kind: getattr(breakdown, f"{kind}_bytes") for kind in BREAKDOWN}
-
-
-_SIGNIFICANCE = 0.01
-"""How unlikely slower samples must be by chance, for them to count as slower."""
-
-Step = Literal["cold", "warm"]
-
-
-class Verdict(StrEnum):
-    """How a figure has changed."""
-
-    OK = "ok"
-    REGRESSION = "regression"
-    IMPROVEMENT = "improvement"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Which figure of a record is meant: what measured it, and in which phase."""
-
-    metric: Metric
-    step: Step | None = None
-    phase: Phase | None = None
-    """None stands for the highest of all phases."""
-
-    @property
-    def unit(self) -> Literal["bytes", "ms"]:
-        """The unit that the figure is counted in."""
-        return "ms" if self.metric is Metric.TIME else "bytes"
-
-
-@dataclass(frozen=True)
-class Change:
-    """The old and the new value of a figure, and whether its tolerance allows the change."""
-
-    figure: Figure
-    old: float
-    new: float
-    tolerance: Tolerance
-    verdict: Verdict
-    p_value: float | None = None
-    """For times: how likely samples differ this much by chance."""
-
-    @property
-    def share(self) -> float | None:
-        """The growth as a share of the old value; None where that is zero."""
-        return (self.new - self.old) / self.old if self.old else None
-
-    @property
-    def is_gated(self) -> bool:
-        """Whether the verdict decides about the exit code."""
-        return self.tolerance.gate
-
-
-def figures(record: Record) -> dict[Figure, float]:
-    """Return every figure of a record that is compared: bytes, and the median time of a
-    warm step.
-    """
-    found: dict[Figure, float] = {}
-    memory, allocator = record.memory, record.memory.allocator
-    if allocator is not None:
-        predicted = allocator.source == "fake-tensor"
-        metric = Metric.PREDICTED if predicted else Metric.ALLOCATED
-        found[Figure(metric)] = allocator.peak_allocated_bytes
-        for step, parts in (("cold", allocator.cold), ("warm", allocator.warm)):
-            for part in parts:
-                key = Figure(metric, "cold" if step == "cold" else "warm", part.phase)
-                found[key] = max(part.allocated_bytes, found.get(key, 0))
-        if allocator.peak_reserved_bytes is not None:
-            found[Figure(Metric.RESERVED)] = allocator.peak_reserved_bytes
-    if memory.predicted_peak_bytes is not None:
-        found.setdefault(Figure(Metric.PREDICTED), memory.predicted_peak_bytes)
-    if memory.nvml is not None and memory.nvml.process_peak_bytes is not None:
-        found[Figure(Metric.NVML)] = memory.nvml.process_peak_bytes
-    if memory.host is not None:
-        found[Figure(Metric.RESIDENT)] = memory.host.peak_bytes
-    if samples_ms(record):
-        found[Figure(Metric.TIME)] = median(samples_ms(record))
-    return found
-
-
-def samples_ms(record: Record) -> list[float]:
-    """Return the times of the warm steps."""
-    return [] if record.timing is None else [sample.total_ms for sample in record.timing.warm]
-
-
-def change_of(
-    figure: Figure, old: float, new: float, tolerance: Tolerance, samples: tuple[list[float], ...]
-) -> Change:
-    """Compare the old and the new value of a figure, and judge the change.
-
-    ``samples`` are the times of both records. A time counts as changed only where its median left
-    the tolerance and the samples differ by more than chance (Mann-Whitney's test, one-sided).
-    """
-    verdict = Verdict.OK
-    if not tolerance.allows(old, new):
-        verdict = Verdict.REGRESSION
-    elif not tolerance.allows(new, old):
-        verdict = Verdict.IMPROVEMENT
-    if figure.metric is not Metric.TIME:
-        return Change(figure, old, new, tolerance, verdict)
-    p_value = _p_value(*samples) if new >= old else _p_value(*reversed(samples))
-    if p_value >= _SIGNIFICANCE:
-        verdict = Verdict.OK
-    return Change(figure, old, new, tolerance, verdict, p_value)
-
-
-def _p_value(faster: list[float], slower: list[float]) -> float:
-    """Return how likely it is by chance that ``slower`` is so much slower."""
-    from scipy.stats import mannwhitneyu
-
-    return float(mannwhitneyu(slower, faster, alternative="greater").pvalue)
-
-
-_RAN_OUT = frozenset({Outcome.DEVICE_OOM, Outcome.HOST_OOM, Outcome.OVER_BUDGET})
-
-
 class Status(StrEnum):
-    """How a case compares with the baseline."""
+    """How a case compares with the baseline, the worst first."""
 
     NOW_OUT_OF_MEMORY = "now-out-of-memory"
     REGRESSION = "regression"
@@ -242,12 +201,21 @@ class CaseComparison:
     @property
     def regressions(self) -> tuple[Change, ...]:
         """Gated figures that grew by more than their tolerance, the worst first."""
-        return _by_size(c for c in self.changes if c.verdict is Verdict.REGRESSION and c.is_gated)
+        return self._gated(ChangeKind.REGRESSION)
 
     @property
     def improvements(self) -> tuple[Change, ...]:
         """Gated figures that shrank by more than their tolerance, the best first."""
-        return _by_size(c for c in self.changes if c.verdict is Verdict.IMPROVEMENT and c.is_gated)
+        return self._gated(ChangeKind.IMPROVEMENT)
+
+    def _gated(self, kind: ChangeKind) -> tuple[Change, ...]:
+        """Put exact figures first, whole peaks before single phases, then larger shares."""
+        return tuple(
+            sorted(
+                (c for c in self.changes if c.kind is kind and c.tolerance.gate),
+                key=lambda c: (not c.metric.is_exact, c.phase is not None, -abs(c.share or 0.0)),
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -262,11 +230,14 @@ class Comparison:
 
     @property
     def worst_first(self) -> tuple[CaseComparison, ...]:
-        """Return the cases by how much they matter: by status, then by growth."""
+        """The cases by how much they matter: by status, then by growth."""
         order = list(Status)
-        return tuple(
-            sorted(self.cases, key=lambda case: (order.index(case.status), -_growth(case)))
-        )
+
+        def badness(case: CaseComparison) -> tuple[int, float]:
+            shares = (change.share or 0.0 for change in case.changes if change.tolerance.gate)
+            return order.index(case.status), -max(shares, default=0.0)
+
+        return tuple(sorted(self.cases, key=badness))
 
 
 def compare(
@@ -280,11 +251,13 @@ def compare(
     Cases are paired by suite, variant, workload, batch, length and seed. Of several records of one
     case the last counts. ``allowed`` names differences of environment or case that are accepted.
     """
-    before, now = ({_place(r.case): r for r in records} for records in (old, new))
+    before, now = (
+        {(*record.case.series, record.case.length, record.case.seed): record for record in records}
+        for records in (old, new)
+    )
     tolerances = tolerances or Tolerances()
-    pairs = [(before.get(place), record) for place, record in now.items()]
-    found = [_compared(record, newer, tolerances, allowed) for record, newer in pairs]
-    gone = [CaseComparison(Status.MISSING, r, None) for p, r in before.items() if p not in now]
+    found = [_compared(before.get(key), r, tolerances, allowed) for key, r in now.items()]
+    gone = [CaseComparison(Status.MISSING, r, None) for key, r in before.items() if key not in now]
     return Comparison((*found, *gone))
 
 
@@ -294,35 +267,24 @@ def foresee(
     environment: Environment,
     allowed: frozenset[str] = frozenset(),
 ) -> Comparison:
-    """The cases of both runs as they would be compared, before anything is measured.
+    """Compare the cases of both runs as far as that can be done before anything is measured.
 
     What forbids it is known by then: the environment, and what the suite asks for. Cases that may
     be compared count as not measured.
     """
     unmeasured = [
-        Record(
-            case_id=case.id,
-            case=case,
-            outcome=Outcome.SKIPPED,
-            started_at="",
-            wall_ms=0.0,
-            environment=environment,
-        )
+        Record.not_measured(case, Outcome.SKIPPED, None, environment, started_at="")
         for case in cases
     ]
-    pairs = [c for c in compare(old, unmeasured, allowed=allowed).cases if c.old and c.new]
     return Comparison(
         tuple(
-            found
-            if found.status is Status.NOT_COMPARABLE
-            else CaseComparison(Status.NOT_MEASURED, found.old, found.new)
-            for found in (replace(pair, not_compared=()) for pair in pairs)
+            replace(pair, not_compared=())
+            if pair.status is Status.NOT_COMPARABLE
+            else CaseComparison(Status.NOT_MEASURED, pair.old, pair.new)
+            for pair in compare(old, unmeasured, allowed=allowed).cases
+            if pair.old and pair.new
         )
     )
-
-
-def _place(case: Case) -> tuple[object, ...]:
-    return case.suite, case.variant, case.workload, case.batch, case.length, case.seed
 
 
 def _compared(
@@ -331,86 +293,41 @@ def _compared(
     if old is None:
         return CaseComparison(Status.NEW, None, new)
     before, now = figures(old), figures(new)
-    metrics = dict.fromkeys(figure.metric for figure in before)
-    forbidden = {
-        metric: tuple(d for d in differences(old, new, metric) if not accepted(d, allowed))
-        for metric in metrics
-    }
-    both_ended = old.outcome is Outcome.OK and new.outcome is Outcome.OK
-    changes = tuple(
-        change_of(
-            figure,
-            before[figure],
-            now[figure],
-            tolerances.of(new.case, figure.metric),
-            (samples_ms(old), samples_ms(new)),
-        )
-        for figure in before
-        if both_ended and figure in now and not forbidden[figure.metric]
-    )
+    metrics = list(dict.fromkeys(metric for metric, *_ in before))
+    have = {metric for metric, *_ in now}
+    forbidden = {m: differences(old, new, m, allowed) for m in (*metrics, Metric.ALLOCATED)}
+    both_finished = old.finished and new.finished
     # Whether a case fits is decided by what the allocator does, so by what that depends on.
     decisive = [metric for metric in metrics if metric.is_exact] or [Metric.ALLOCATED]
-    differs = dict.fromkeys(
-        difference
-        for metric in decisive
-        for difference in forbidden.get(metric, differences(old, new, metric))
-        if not accepted(difference, allowed)
-    )
-    result = CaseComparison(
+    found = CaseComparison(
         Status.OK,
         old,
         new,
-        changes,
-        tuple(differs),
-        tuple((m, f) for m, f in forbidden.items() if f and not m.is_exact),
-        _lost(old, new, metrics),
-        growths(old, new),
-        place_growths(old, new),
+        changes=tuple(
+            _change(key, old, new, (value, now[key]), tolerances.of(new.case, key[0]))
+            for key, value in before.items()
+            if both_finished and key in now and not forbidden[key[0]]
+        ),
+        differs=tuple(dict.fromkeys(one for metric in decisive for one in forbidden[metric])),
+        not_compared=tuple((m, forbidden[m]) for m in metrics if forbidden[m] and not m.is_exact),
+        lost=tuple(m for m in metrics if both_finished and m not in have),
+        growths=growths(old, new),
+        place_growths=place_growths(old, new),
     )
-    return _with_status(result)
+    return replace(found, status=_status(found, old, new))
 
 
-def _with_status(found: CaseComparison) -> CaseComparison:
-    assert found.old is not None
-    assert found.new is not None
-    then, now = found.old.outcome, found.new.outcome
+def _status(found: CaseComparison, old: Record, new: Record) -> Status:
     if found.regressions:
-        status = Status.REGRESSION
-    elif found.differs:
-        status = Status.NOT_COMPARABLE
-    elif then is Outcome.OK and now is not Outcome.OK:
-        status = Status.NOW_OUT_OF_MEMORY if now in _RAN_OUT else Status.NOW_FAILS
-    elif then is not Outcome.OK and now is Outcome.OK:
-        status = Status.NOW_FITS if then in _RAN_OUT else Status.NOW_MEASURED
-    elif then is not Outcome.OK:
-        status = Status.NOT_MEASURED
-    elif not any(c.figure.metric.is_exact for c in found.changes):
-        status = Status.MISSING
-    else:
-        status = Status.IMPROVEMENT if found.improvements else Status.OK
-    return replace(found, status=status)
-
-
-def _lost(old: Record, new: Record, metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    if old.outcome is not Outcome.OK or new.outcome is not Outcome.OK:
-        return ()
-    have = {figure.metric for figure in figures(new)}
-    return tuple(metric for metric in metrics if metric not in have)
-
-
-def _by_size(changes: Iterable[Change]) -> tuple[Change, ...]:
-    """Put exact figures first, whole peaks before single phases, then larger shares of growth."""
-    return tuple(
-        sorted(
-            changes,
-            key=lambda c: (
-                not c.figure.metric.is_exact,
-                c.figure.phase is not None,
-                -abs(c.share or 0.0),
-            ),
-        )
-    )
-
-
-def _growth(case: CaseComparison) -> float:
-    return max((change.share or 0.0 for change in case.changes if change.is_gated), default=0.0)
+        return Status.REGRESSION
+    if found.differs:
+        return Status.NOT_COMPARABLE
+    if old.finished and not new.finished:
+        return Status.NOW_OUT_OF_MEMORY if new.outcome.is_too_large else Status.NOW_FAILS
+    if new.finished and not old.finished:
+        return Status.NOW_FITS if old.outcome.is_too_large else Status.NOW_MEASURED
+    if not old.finished:
+        return Status.NOT_MEASURED
+    if not any(change.metric.is_exact for change in found.changes):
+        return Status.MISSING
+    return Status.IMPROVEMENT if found.improvements else Status.OK

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reformer_bench.check.compare import (
-    CaseComparison,
-    Change,
-    Comparison,
-    Figure,
-    Growth,
-    Status,
-    peak_phase,
-)
+from reformer_bench.check.compare import CaseComparison, Change, Comparison, Growth, Status
 from reformer_bench.report.words import outcome_words
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Outcome, Record
@@ -29,21 +21,10 @@ _METRICS = {
 }
 _SHOWN_GROWTHS = 3
 
-STATUS_WORDS = {
-    Status.NOW_OUT_OF_MEMORY: "now out of memory",
-    Status.REGRESSION: "regression",
-    Status.NOT_COMPARABLE: "not comparable",
-    Status.MISSING: "missing",
-    Status.NOW_FAILS: "now fails",
-    Status.NEW: "new",
-    Status.NOW_FITS: "now fits",
-    Status.NOW_MEASURED: "now measured",
-    Status.IMPROVEMENT: "improvement",
-    Status.NOT_MEASURED: "not measured in either",
-    Status.OK: "ok",
-}
-_COUNTABLE = frozenset({Status.REGRESSION, Status.IMPROVEMENT})
-"""Whose words are nouns, and so have a plural."""
+
+def status_words(status: Status) -> str:
+    """Write a status as people read it."""
+    return status.value.replace("-", " ") + " in either" * (status is Status.NOT_MEASURED)
 
 
 def case_name(case: Case) -> str:
@@ -51,17 +32,17 @@ def case_name(case: Case) -> str:
     return f"{case.variant}, {case.workload}, {format_tokens(case.length)} × {case.batch}"
 
 
-def figure_name(figure: Figure) -> str:
+def figure_name(change: Change) -> str:
     """Write a figure as ``allocated peak``, or of one phase as ``allocated peak, cold
     backward``.
     """
-    name = _METRICS[figure.metric]
-    return name if figure.phase is None else f"{name}, {figure.step} {figure.phase}"
+    name = _METRICS[change.metric]
+    return name if change.phase is None else f"{name}, {change.step} {change.phase}"
 
 
-def amount(figure: Figure, value: float) -> str:
+def amount(metric: Metric, value: float) -> str:
     """Write a figure in the unit that people read."""
-    return format_bytes(value) if figure.unit == "bytes" else f"{value:.3g} ms"
+    return format_bytes(value) if metric.unit == "bytes" else f"{value:.3g} ms"
 
 
 def share_words(change: Change) -> str:
@@ -73,12 +54,14 @@ def change_words(change: Change) -> str:
     """Write ``allocated peak grew from 12.0 MiB to 14.0 MiB (+2.00 MiB, +16.7%; tolerance
     0.5%)``.
     """
-    figure, difference = change.figure, change.new - change.old
-    verb = "grew" if difference > 0 else "shrank"
+    old, new, difference = (
+        amount(change.metric, value)
+        for value in (change.old, change.new, abs(change.new - change.old))
+    )
+    verb, sign = ("grew", "+") if change.new > change.old else ("shrank", "−")
     return (
-        f"{figure_name(figure)} {verb} from {amount(figure, change.old)} to "
-        f"{amount(figure, change.new)} ({'+' if difference > 0 else '−'}"
-        f"{amount(figure, abs(difference))}, {share_words(change)}; tolerance {change.tolerance})"
+        f"{figure_name(change)} {verb} from {old} to {new} "
+        f"({sign}{difference}, {share_words(change)}; tolerance {change.tolerance})"
     )
 
 
@@ -97,26 +80,25 @@ def messages(comparison: Comparison) -> list[tuple[Status, str]]:
         if found.status is Status.NOT_COMPARABLE:
             together = reasons.pop(_what(found), [])
             if together:
-                lines.append((found.status, _not_comparable(together)))
+                one = case_name(found.case) if len(together) == 1 else ""
+                fields = " ".join(f"--allow {d.field}" for d in found.differs)
+                line = f"not comparable: {_what(found)} ({fields} accepts it)"
+                lines.append((found.status, f"{one or counted(len(together), 'case')} {line}"))
         elif found.status is not Status.OK:
             lines.append((found.status, message(found)))
     return lines
 
 
-def _not_comparable(together: Sequence[CaseComparison]) -> str:
-    first = together[0]
-    name = case_name(first.case) if len(together) == 1 else counted(len(together), "case")
-    fields = " ".join(f"--allow {difference.field}" for difference in first.differs)
-    return f"{name} not comparable: {_what(first)} ({fields} accepts it)"
-
-
 def summary(comparison: Comparison) -> str:
     """Count the cases, as in ``40 cases: 2 regressions, 38 ok``."""
-    counts = [
-        _counted(status, len(cases)) for status in Status if (cases := comparison.having(status))
-    ]
-    n_cases = counted(len(comparison.cases), "case")
-    return f"{n_cases}: {', '.join(counts) or 'nothing to compare'}"
+    counts = []
+    for status in Status:
+        n_cases, words = len(comparison.having(status)), status_words(status)
+        if n_cases and status in (Status.REGRESSION, Status.IMPROVEMENT):
+            counts.append(counted(n_cases, words))
+        elif n_cases:
+            counts.append(f"{n_cases:,} {words}")
+    return f"{counted(len(comparison.cases), 'case')}: {', '.join(counts) or 'nothing to compare'}"
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -132,6 +114,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _what(found: CaseComparison) -> str:
+    then, now = (_end(record) for record in (found.old, found.new))
     match found.status:
         case Status.REGRESSION:
             return _regression(found)
@@ -139,73 +122,47 @@ def _what(found: CaseComparison) -> str:
             return change_words(found.improvements[0])
         case Status.NOT_COMPARABLE:
             return "; ".join(map(str, found.differs))
+        case Status.MISSING if found.new is None:
+            return "in the baseline, and this run has no such case"
         case Status.MISSING:
-            return "in the baseline, " + (
-                "and this run has no such case"
-                if found.new is None
-                else "and this run has no figure in common with it"
-            )
+            return "in the baseline, and this run has no figure in common with it"
         case Status.NEW:
-            return "not in the baseline" + _unless_ok(found.new, ", and {} now")
+            return "not in the baseline" + (f", and {now} now" if now else "")
         case Status.NOW_MEASURED:
-            return f"{_end(found.old)} in the baseline, and now measured: nothing to compare with"
+            return f"{then} in the baseline, and now measured: nothing to compare with"
         case Status.NOT_MEASURED:
-            return f"not measured in either: {_end(found.old)} then, {_end(found.new)} now"
+            return f"not measured in either: {then} then, {now} now"
         case Status.NOW_FITS:
             return "ran out of memory, and now fits"
         case Status.NOW_OUT_OF_MEMORY | Status.NOW_FAILS:
-            return _ending(found)
+            assert found.new is not None
+            why = f": {found.new.message}" if found.new.message else ""
+            return f"measured in the baseline, and now {now}{why}"
         case Status.OK:
             return "ok"
 
 
-def _counted(status: Status, n_cases: int) -> str:
-    words = STATUS_WORDS[status]
-    return counted(n_cases, words) if status in _COUNTABLE else f"{n_cases:,} {words}"
-
-
 def _end(record: Record | None) -> str:
-    """How a case without a figure ended, in words that stand in a sentence."""
-    assert record is not None
+    """Say how a case without a figure ended, in words that stand in a sentence."""
+    if record is None or record.finished:
+        return ""
     return "not tried" if record.outcome is Outcome.SKIPPED else outcome_words(record)
 
 
-def _unless_ok(record: Record | None, words: str) -> str:
-    assert record is not None
-    return "" if record.outcome is Outcome.OK else words.format(_end(record))
-
-
-def _ending(found: CaseComparison) -> str:
-    assert found.new is not None
-    why = f": {found.new.message}" if found.new.message else ""
-    return f"measured in the baseline, and now {_end(found.new)}{why}"
-
-
 def _regression(found: CaseComparison) -> str:
+    """Say which figure grew most, in which phase its peak lies now, and what grew there."""
+    assert found.new is not None
     first, *others = found.regressions
     words = change_words(first)
-    phase = _phase(found, first)
-    if phase is not None:
-        words += f", in {phase}"
-    causes = _growth_words(found.growths)
-    if causes:
-        words += f". Grew: {causes}"
-    places = _growth_words(found.place_growths)
-    if places:
-        words += f". By part of the model: {places}"
-    names = dict.fromkeys(_METRICS[c.figure.metric] for c in others)
-    names.pop(_METRICS[first.figure.metric], None)
-    return words + (f". Also: {', '.join(names)}" if names else "")
-
-
-def _phase(found: CaseComparison, change: Change) -> str | None:
-    """Return the phase in which a whole peak lies now; None where the figure names its
-    own or none.
-    """
-    if change.figure.phase is not None or not change.figure.metric.is_exact:
-        return None
-    assert found.new is not None
-    return peak_phase(found.new)
+    allocator = found.new.memory.allocator
+    if first.phase is None and first.metric.is_exact and allocator and allocator.breakdown_phase:
+        words += f", in {allocator.breakdown_phase}"
+    if found.growths:
+        words += f". Grew: {_growth_words(found.growths)}"
+    if found.place_growths:
+        words += f". By part of the model: {_growth_words(found.place_growths)}"
+    also = dict.fromkeys(_METRICS[c.metric] for c in others if c.metric is not first.metric)
+    return words + (f". Also: {', '.join(also)}" if also else "")
 
 
 def _growth_words(found: Sequence[Growth]) -> str:

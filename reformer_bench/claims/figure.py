@@ -1,9 +1,8 @@
-"""What the panels of the claims' figure are called, and what their curves are in other plots."""
+"""The figure of the claims: each fitted growth beside the growth that the paper says."""
 
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +14,14 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
 from reformer_bench.claims.fit import Point
-from reformer_bench.claims.judge import TOLERANCE, Finding, Outcome, Verdict, figure_text
-from reformer_bench.claims.paper import bounds_text
+from reformer_bench.claims.judge import (
+    TOLERANCE,
+    Expectation,
+    Finding,
+    Judgement,
+    Verdict,
+    figure_text,
+)
 from reformer_bench.report.plots.axes import growth_axis, size_axis
 from reformer_bench.report.plots.curves import Curve, hidden
 from reformer_bench.report.plots.curves import Point as DrawnPoint
@@ -34,52 +39,6 @@ from reformer_bench.report.plots.style import (
     looks,
     metadata,
 )
-
-TITLES = {
-    "quadratic-full": "Full attention grows as L²",
-    "linear-lsh": "LSH attention grows as L",
-    "depth-free": "Reversible layers make depth free",
-    "ff-chunks": "Chunks take d_ff out of the peak",
-    "table-3": "Table 3: memory",
-    "flat-speed": "At fixed tokens LSH time is flat",
-    "more-hashes": "Hash rounds approach full attention",
-    "deep-64k": "20 layers at 64K tokens",
-    "swap-params": "Swapped parameters leave the device",
-}
-"""What a panel is called, in plain words, by its claim's id."""
-_SUBJECTS = (
-    (r"memory-efficient attention", "memory-efficient"),
-    (r"full attention", "full"),
-    (r"LSH attention", "lsh"),
-    (r"(\d+) hash round", r"lsh-\1"),
-    (r"reversible stack", "reversible"),
-    (r"residual stack", "standard"),
-    (r"without chunks", "whole"),
-    (r"in chunks", "chunked"),
-    (r"chunked reversible,", "chunked-reversible-transformer"),
-    (r"reversible,", "reversible-transformer"),
-    (r"transformer,", "transformer"),
-    (r"LSH,", "lsh-transformer"),
-    (r"reformer,", "reformer"),
-    (r"layers at 64K", "small"),
-    (r"swapping", "swapped"),
-)
-"""What an expectation is about, by the name that this has in the plots of runs."""
-
-
-def looks_of(texts: Sequence[str]) -> dict[str, Look]:
-    """The look of each expectation: its subject's in the plots of runs.
-
-    Where memory and time of one subject stand together, the later one is a variation of it.
-    """
-    stems: dict[str, str] = {}
-    for text in texts:
-        matches = ((re.search(words, text), stem) for words, stem in _SUBJECTS)
-        stem = next((match.expand(stem) for match, stem in matches if match), text)
-        stems[text] = f"{stem}-time" if stem in stems.values() else stem
-    found = looks(stems.values())
-    return {text: found[stem] for text, stem in stems.items()}
-
 
 _COLUMNS = 3
 _CELL_WIDTH = 4.5
@@ -99,28 +58,33 @@ _FOOTNOTE = (
 class Panel:
     """Findings of one claim along one axis."""
 
-    verdict: Verdict
+    judgement: Judgement
     axis: str
     findings: tuple[Finding, ...]
+    title: str
+    """The claim's; of several panels of one claim, with the axis."""
 
 
-def panels(verdicts: Sequence[Verdict]) -> list[Panel]:
-    """A panel for each claim and axis along which anything was fitted, in the claims' order."""
+def panels(judgements: Sequence[Judgement]) -> list[Panel]:
+    """Make a panel for each claim and axis along which anything was fitted, in their order."""
     found = []
-    for verdict in verdicts:
-        fitted = [one for one in verdict.findings if _is_fitted(one)]
-        for axis in dict.fromkeys(one.expectation.axis for one in fitted):
-            along = tuple(one for one in fitted if one.expectation.axis == axis)
-            found.append(Panel(verdict, axis, along))
+    for judged in judgements:
+        along: dict[str, list[Finding]] = {}
+        for one in judged.findings:
+            if len(one.evidence.points) > 1:
+                along.setdefault(one.evidence.axis, []).append(one)
+        for axis, fitted in along.items():
+            title = judged.claim.title + (f" in {axis}" if len(along) > 1 else "")
+            found.append(Panel(judged, axis, tuple(fitted), title))
     return found
 
 
-def write_claims_figure(verdicts: Sequence[Verdict], where: str, path: Path) -> bool:
+def write_claims_figure(judgements: Sequence[Judgement], where: str, path: Path) -> bool:
     """Draw the fits into a file, in the format that its name ends with; False: nothing is fitted.
 
     ``where``: what they were measured on.
     """
-    found = panels(verdicts)
+    found = panels(judgements)
     if not found:
         return False
     file_format = path.suffix[1:]
@@ -132,7 +96,7 @@ def write_claims_figure(verdicts: Sequence[Verdict], where: str, path: Path) -> 
 
 
 def claims_figure(found: Sequence[Panel], where: str) -> Figure:
-    """Panels in three columns, each with its findings below."""
+    """Draw panels in three columns, each with its findings below."""
     rows = [found[start : start + _COLUMNS] for start in range(0, len(found), _COLUMNS)]
     heights = [_cell_height(row) for row in rows]
     width, height = min(len(found), _COLUMNS) * _CELL_WIDTH, _HEAD + sum(heights) + _FOOT
@@ -160,35 +124,44 @@ def _cell_height(row: Sequence[Panel]) -> float:
     return _PANEL_TITLE + _PANEL_HEIGHT + _PANEL_AXIS + _ENTRY * most
 
 
-def _is_fitted(finding: Finding) -> bool:
-    return finding.expectation.unit == "exponent" and len(finding.points) > 1
+def looks_of(expectations: Sequence[Expectation]) -> list[Look]:
+    """Return the look of each expectation, which is its subject's in the plots of runs.
+
+    Where memory and time of one subject stand together, the later one is a variation of it.
+    """
+    names: list[str] = []
+    for expected in expectations:
+        name = expected.subject or expected.text
+        names.append(f"{name}-time" if name in names else name)
+    found = looks(names)
+    return [found[name] for name in names]
 
 
 def _draw(ax: Axes, panel: Panel) -> None:
-    named = looks_of([one.expectation.text for one in panel.findings])
-    curves = [(one, _relative(one)) for one in panel.findings]
-    xs = [point.x for _, points in curves for point in points]
-    ys = [point.y for _, points in curves for point in points]
-    size_axis(ax, xs)
-    growth_axis(ax, ys)
+    """Draw what the paper says, points and fits, and name them below the panel."""
+    named = looks_of([one.expectation for one in panel.findings])
+    relative = [_relative(one) for one in panel.findings]
+    size_axis(ax, [point.x for points in relative for point in points])
+    growth_axis(ax, [point.y for points in relative for point in points])
+    curves = [
+        Curve(one.expectation.text, _name(one), "memory", _drawn(points), ())
+        for one, points in zip(panel.findings, relative, strict=True)
+    ]
+    same_as = {pair.curve: pair.under for pair in hidden(curves)}
     shaded: set[tuple[float, ...]] = set()
-    pairs = hidden([_as_curve(finding, points) for finding, points in curves])
-    for order, (finding, points) in enumerate(curves):
-        text = finding.expectation.text
-        extra = 4.0 * any(pair.under.label == text for pair in pairs)
-        _wedge(ax, finding, points, named[text], shaded)
-        _curve(ax, finding, points, named[text], 3 + 0.1 * order, extra)
+    handles = []
+    for order, (one, points, look, curve) in enumerate(
+        zip(panel.findings, relative, named, curves, strict=True)
+    ):
+        _wedge(ax, one, points, look, shaded)
+        _curve(ax, one, points, look, 3 + 0.1 * order, 4.0 * (curve in same_as.values()))
+        handles.append(_handle(one, look, same_as.get(curve)))
     ax.set_xlabel(panel.axis, labelpad=3)
     ax.set_ylabel("times the smallest", labelpad=4)
     ax.grid(visible=True, which="major", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     _title(ax, panel)
-    on = {pair.curve.label: pair.under.label.partition(",")[0] for pair in pairs}
-    handles = [
-        _handle(one, named[one.expectation.text], on.get(one.expectation.text))
-        for one in panel.findings
-    ]
     ax.legend(
         handles=handles,
         loc="upper left",
@@ -202,25 +175,19 @@ def _draw(ax: Axes, panel: Panel) -> None:
     )
 
 
-def _title_words(panel: Panel) -> str:
-    """What the panel shows; of several of one claim, along which axis."""
-    along = {one.expectation.axis for one in panel.verdict.findings if _is_fitted(one)}
-    return TITLES[panel.verdict.claim.id] + (f" in {panel.axis}" if len(along) > 1 else "")
-
-
 def _title(ax: Axes, panel: Panel) -> None:
-    """The claim's name and what became of it."""
-    outcome = panel.verdict.outcome
-    colour = {Outcome.SUPPORTED: "#00734f", Outcome.REFUTED: "#b3261e"}.get(outcome, MUTED)
-    name = _above(ax, _title_words(panel), 0.0, INK, FONT_SIZE, weight="bold")
+    """Write the claim's name and what became of it."""
+    verdict = panel.judgement.verdict
+    colour = {Verdict.SUPPORTED: "#00734f", Verdict.REFUTED: "#b3261e"}.get(verdict, MUTED)
+    name = _above(ax, panel.title, 0.0, INK, FONT_SIZE, weight="bold")
     width = name.get_window_extent().width / (ax.figure.dpi / 72)
-    _above(ax, outcome.value, width + 8, colour, SMALL)
+    _above(ax, verdict.value, width + 8, colour, SMALL)
 
 
 def _above(
     ax: Axes, text: str, right: float, colour: str, size: float, weight: str = "normal"
 ) -> Annotation:
-    """Text over the panel, ``right`` typographic points from its left edge."""
+    """Write text over the panel, ``right`` typographic points from its left edge."""
     return ax.annotate(
         text,
         (0, 1),
@@ -235,68 +202,68 @@ def _above(
 
 
 def _relative(finding: Finding) -> list[Point]:
-    """All sizes of a finding, as multiples of the smallest."""
-    points = sorted((*finding.unsettled, *finding.points), key=lambda point: point.x)
+    """Return all sizes of a finding, as multiples of the smallest."""
+    found = finding.evidence
+    points = sorted((*found.unsettled, *found.points), key=lambda point: point.x)
     return [Point(point.x, point.y / points[0].y) for point in points]
 
 
-def _as_curve(finding: Finding, points: Sequence[Point]) -> Curve:
-    text = finding.expectation.text
-    drawn = tuple(DrawnPoint(round(point.x), point.y) for point in points)
-    return Curve(text, text, "memory", drawn, ())
+def _drawn(points: Sequence[Point]) -> tuple[DrawnPoint, ...]:
+    return tuple(DrawnPoint(round(point.x), point.y) for point in points)
+
+
+def _name(finding: Finding) -> str:
+    return finding.expectation.label or finding.expectation.text
 
 
 def _curve(
     ax: Axes, finding: Finding, points: Sequence[Point], look: Look, order: float, extra: float
 ) -> None:
-    """Points and the fit; ``extra`` typographic points larger where another curve lies on it."""
-    settled = {point.x for point in finding.points}
+    """Draw points and fit, ``extra`` typographic points larger where another curve lies on it."""
+    settled = {point.x for point in finding.evidence.points}
     for point in points:
         face = look.colour if point.x in settled else "white"
         ax.plot(point.x, point.y, marker=look.marker, markersize=0.85 * look.size + extra,
                 color=look.colour, markerfacecolor=face, zorder=order + 0.05,
                 clip_on=False)  # fmt: skip
-    assert finding.figure is not None
+    exponent = finding.evidence.figure
+    assert exponent is not None
     kept = [point for point in points if point.x in settled]
     # Least squares on logarithms goes through the middle of the points.
     middle_x = math.exp(sum(math.log(point.x) for point in kept) / len(kept))
     middle_y = math.exp(sum(math.log(point.y) for point in kept) / len(kept))
     ends = (kept[0].x, kept[-1].x)
-    line = [middle_y * (x / middle_x) ** finding.figure for x in ends]
+    line = [middle_y * (x / middle_x) ** exponent for x in ends]
     ax.plot(ends, line, color=look.colour, linewidth=1.2 + 0.5 * extra,
             linestyle=_fit_dashes(look), zorder=order)  # fmt: skip
-
-
-def _bounds(finding: Finding) -> tuple[float, float]:
-    """Slopes between which the paper's growth lies; what may fall at will, by as much as it grows
-    at most, and what must fall, by a whole power."""
-    low, high = finding.expectation.low, finding.expectation.high
-    return (low, high) if math.isfinite(low) else (-TOLERANCE if high > 0 else -1.0, high)
 
 
 def _wedge(
     ax: Axes, finding: Finding, points: Sequence[Point], look: Look, shaded: set[tuple[float, ...]]
 ) -> None:
-    """What the paper says of the settled sizes, from the first of them; what is ``shaded``
+    """Shade what the paper says of the settled sizes, from the first of them; what is ``shaded``
     already is not shaded again, or it would be darker."""
-    first = next(point for point in points if point.x == finding.points[0].x)
-    last = finding.points[-1].x
-    bounds = _bounds(finding)
-    wedge = (first.x, round(first.y, 1), last, *bounds)
+    settled = finding.evidence.points
+    first = next(point for point in points if point.x == settled[0].x)
+    last = settled[-1].x
+    low, high = finding.expectation.bounds.low, finding.expectation.bounds.high
+    if math.isinf(low):
+        # What may fall does so by as much as it may grow, and what must fall by a whole power.
+        low = -TOLERANCE if high > 0 else -1.0
+    wedge = (first.x, round(first.y, 1), last, low, high)
     if wedge in shaded:
         return
     shaded.add(wedge)
-    ends = [first.y * (last / first.x) ** slope for slope in bounds]
+    ends = [first.y * (last / first.x) ** slope for slope in (low, high)]
     ax.fill_between([first.x, last], [first.y, ends[0]], [first.y, ends[1]], color=look.colour,
                     alpha=0.13, linewidth=0, zorder=1)  # fmt: skip
 
 
-def _handle(finding: Finding, look: Look, on: str | None) -> Line2D:
+def _handle(finding: Finding, look: Look, under: Curve | None) -> Line2D:
     mark = {True: "", False: ", refuted", None: ", undecided"}[finding.holds]
-    bounds = bounds_text(finding.expectation).replace("at most", "≤")
-    same = f", the same as {on}" if on else ""
-    name = finding.expectation.text.partition(", memory in")[0]
-    label = f"{name}{same}\n{figure_text(finding)}, expected {bounds}{mark}"
+    bounds = str(finding.expectation.bounds).replace("at most", "≤")
+    same = f", the same as {under.label}" if under else ""
+    label = f"{_name(finding)}{same}\n{figure_text(finding)}, expected {bounds}{mark}"
     return Line2D([], [], color=look.colour, marker=look.marker, markersize=0.85 * look.size,
                   linestyle=_fit_dashes(look), linewidth=1.2, label=label)  # fmt: skip
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Array = NDArray[np.float64]
 
 LEVEL = 0.90
 """How often an interval holds the true exponent; each end is then a one-sided test at 5%."""
-_N_RESAMPLES = 2000
 _SETTLED_BEND = 0.15
 _LEAST_POINTS = 3
 _MOST_REFITS = 100
@@ -52,31 +52,18 @@ class Fit:
     n_pulling: int = 0
     """How many censored sizes made the fit steeper, because the line through the points was too low
     there."""
-    bend: float | None = None
-    """By how much the exponent still changes from the first point to the last; None with too few
-    points."""
-
-    def at(self, x: float) -> float:
-        """Return the figure that the line has at a size."""
-        return float(self.factor * x**self.exponent)
 
 
-def fit_power(
-    points: Sequence[Point],
-    censored: Sequence[Censored] = (),
-    *,
-    seed: int = 0,
-    n_resamples: int = _N_RESAMPLES,
-) -> Fit | None:
+def fit_power(points: Sequence[Point], censored: Sequence[Censored] = ()) -> Fit | None:
     """Fit the exponent of growth by least squares on logarithms; None with fewer than two
     sizes.
 
     The smallest sizes are left out, down to three points, as long as the exponent bends by more
     than 0.15 over the range and by more than the scatter explains. Censored sizes count only where
     they contradict the line: there the figure is taken to be what it is known to exceed, or what
-    the line says if that is more, until both agree. The interval is a studentised parametric
-    bootstrap of the residuals, which keeps its level for three points too, at the price of width;
-    it rests on the known figures alone, since a figure put in for an unknown one has no scatter.
+    the line says if that is more, until both agree. The interval is Student's t of the scatter
+    around the line, which keeps its level for three points too, at the price of width; it rests on
+    the known figures alone, since a figure put in for an unknown one has no scatter.
 
     Raises ValueError where a size or a figure isn't positive.
     """
@@ -89,21 +76,18 @@ def fit_power(
     start = _settled_from(ordered)
     used = ordered[start:]
     beyond = tuple(sorted(censored, key=lambda item: item.x))
-    u, v, n_pulling = _with_censored(used, beyond)
-    slope, intercept = _line(u, v)
-    known = _logs(used)
-    lower, upper = _interval(known[0], slope, _spread(*known, slope, intercept), seed, n_resamples)
-    bend = _bend(*known)
+    u, v = _logs(used)
+    slope, intercept, n_pulling = _line_with_censored(u, v, beyond)
+    half = _half_interval(u, v - intercept - slope * u)
     return Fit(
         exponent=slope,
-        lower=lower,
-        upper=upper,
+        lower=None if half is None else slope - half,
+        upper=None if half is None else slope + half,
         factor=float(np.exp(intercept)),
         points=tuple(used),
         unsettled=tuple(ordered[:start]),
         censored=beyond,
         n_pulling=n_pulling,
-        bend=None if bend is None else bend[0],
     )
 
 
@@ -111,69 +95,42 @@ def _logs(points: Sequence[Point]) -> tuple[Array, Array]:
     return np.log([point.x for point in points]), np.log([point.y for point in points])
 
 
-def _line(u: Array, v: Array) -> tuple[float, float]:
-    """Return slope and intercept of the line of least squares."""
-    centred = u - u.mean()
-    slope = float(centred @ v / (centred @ centred))
-    return slope, float(v.mean() - slope * u.mean())
-
-
-def _spread(u: Array, v: Array, slope: float, intercept: float) -> float:
-    """Return the standard deviation of the residuals from a line; 0 for two points."""
-    residuals = v - intercept - slope * u
-    freedom = len(u) - 2
-    return float(np.sqrt(residuals @ residuals / freedom)) if freedom else 0.0
-
-
 def _settled_from(points: Sequence[Point]) -> int:
     """Return the index of the first point of the range in which one power describes the growth."""
     start = 0
     while len({point.x for point in points[start:]}) > _LEAST_POINTS:
-        bend = _bend(*_logs(points[start:]))
-        assert bend is not None
-        change, error = bend
+        change, error = _bend(*_logs(points[start:]))
         if abs(change) <= max(_SETTLED_BEND, 2.5 * error):
             break
         start += 1
     return start
 
 
-def _bend(u: Array, v: Array) -> tuple[float, float] | None:
-    """Return how much the local slope changes over the range, from a parabola, and its standard
-    error.
-
-    Three points have a parabola, but no error of it (0); fewer have neither.
+def _bend(u: Array, v: Array) -> tuple[float, float]:
+    """Return how much the local slope changes over a range of four points or more, from a
+    parabola, and its standard error.
     """
-    if len(np.unique(u)) < 3:
-        return None
     span = float(u.max() - u.min())
     design = np.stack([np.ones_like(u), u - u.mean(), (u - u.mean()) ** 2], axis=1)
     solution, *_ = np.linalg.lstsq(design, v, rcond=None)
     residuals = v - design @ solution
-    freedom = len(u) - 3
-    error = 0.0
-    if freedom:
-        inverse = np.linalg.inv(design.T @ design)
-        error = float(np.sqrt(residuals @ residuals / freedom * inverse[2, 2]))
+    inverse = np.linalg.inv(design.T @ design)
+    error = float(np.sqrt(residuals @ residuals / (len(u) - 3) * inverse[2, 2]))
     return 2 * float(solution[2]) * span, 2 * error * span
 
 
-def _with_censored(
-    points: Sequence[Point], censored: Sequence[Censored]
-) -> tuple[Array, Array, int]:
-    """Return logarithms of the points, and of the censored sizes that contradict the line through
-    them.
+def _line_with_censored(
+    u: Array, v: Array, censored: Sequence[Censored]
+) -> tuple[float, float, int]:
+    """Return slope and intercept of the line through the points and through the censored sizes
+    that contradict them, and how many of these there are.
     """
-    u, v = _logs(points)
-    bounds = [item for item in censored if item.at_least is not None and item.at_least > 0]
-    if not bounds:
-        return u, v, 0
-    at = np.log([item.x for item in bounds])
-    least = np.log([float(item.at_least or 0) for item in bounds])
     slope, intercept = _line(u, v)
+    bounds = [(item.x, item.at_least) for item in censored if item.at_least]
+    at, least = np.log(np.reshape(bounds, (-1, 2)).astype(float)).T
     pulling = intercept + slope * at < least
     if not pulling.any():
-        return u, v, 0
+        return slope, intercept, 0
     at, least = at[pulling], least[pulling]
     filled = least
     for _ in range(_MOST_REFITS):
@@ -182,25 +139,23 @@ def _with_censored(
         if np.allclose(refilled, filled, atol=1e-9):
             break
         filled = refilled
-    return np.concatenate([u, at]), np.concatenate([v, filled]), len(at)
+    return slope, intercept, len(at)
 
 
-def _interval(
-    u: Array, slope: float, spread: float, seed: int, n_resamples: int
-) -> tuple[float | None, float | None]:
-    """Return the ends of the bootstrap interval of the slope."""
-    if len(u) < 3:
-        return None, None
-    if spread <= 1e-12:
-        return slope, slope
-    draw = np.random.default_rng(seed)
-    noise = draw.normal(0.0, spread, (n_resamples, len(u)))
-    centred = u - u.mean()
-    width = centred @ centred
-    slopes = noise @ centred / width
-    residuals = noise - noise.mean(1, keepdims=True) - slopes[:, None] * centred
-    spreads = np.sqrt((residuals**2).sum(1) / (len(u) - 2))
-    studentised = slopes / (spreads / np.sqrt(width))
-    low, high = np.quantile(studentised, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    error = spread / np.sqrt(width)
-    return float(slope - high * error), float(slope - low * error)
+def _line(u: Array, v: Array) -> tuple[float, float]:
+    """Return slope and intercept of the line of least squares."""
+    found = stats.linregress(u, v)
+    return float(found.slope), float(found.intercept)
+
+
+def _half_interval(u: Array, residuals: Array) -> float | None:
+    """Return half the width of the slope's interval; None for two points.
+
+    Where censored sizes made the line steeper, the residuals are larger than those of linregress,
+    whose own standard error would be of another line.
+    """
+    freedom = len(u) - 2
+    if not freedom:
+        return None
+    error = np.linalg.norm(residuals) / np.sqrt(freedom) / np.linalg.norm(u - u.mean())
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * error)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
-from reformer_bench.claims.fit import Fit, Point
-from reformer_bench.claims.quantities import Basis
-from reformer_bench.schema.record import Record
-from reformer_bench.schema.units import format_bytes
+from reformer_bench.claims.evidence import (
+    Evidence,
+    Gather,
+    Records,
+    Select,
+    chosen,
+    joined,
+    two_decimals,
+)
+from reformer_bench.schema.units import GIB, format_bytes
 
 TOLERANCE = 0.25
 """An exponent this near to a whole power counts as that power, for every claim alike. That leaves
@@ -20,57 +27,44 @@ _RESOLUTION = 0.5
 next."""
 
 
-class Outcome(StrEnum):
-    """What the records say of a claim."""
+@dataclass(frozen=True)
+class Bounds:
+    """What a claim says of a figure: where it has to lie."""
 
-    SUPPORTED = "supported"
-    REFUTED = "refuted"
-    NOT_MEASURABLE = "not measurable here"
+    low: float
+    high: float
+    unit: Literal["exponent", "ratio", "bytes"] = "exponent"
+
+    def __str__(self) -> str:
+        if self.unit == "bytes":
+            return f"at most {self.high / GIB:g} GiB"
+        if self.unit == "ratio" or math.isinf(self.low):
+            return f"at most {self.high:g}"
+        return f"{self.low:g} to {self.high:g}"
+
+
+CONSTANT = Bounds(-math.inf, TOLERANCE)
+"""The figure doesn't grow; it may fall."""
+FALLS = Bounds(-math.inf, -TOLERANCE)
+"""The figure falls by more than what still counts as constant."""
+
+
+def power(k: int) -> Bounds:
+    """Return the bounds of a figure that grows with a power of its axis; with none, if k is 0."""
+    return Bounds(k - TOLERANCE, k + TOLERANCE) if k else CONSTANT
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """A figure, and the bounds that a claim sets to it."""
+    """A figure, the bounds that a claim sets to it, and how records give it."""
 
     text: str
-    low: float
-    high: float
-    unit: str = "exponent"
-    axis: str = "tokens"
-    """What the figure grows with."""
-
-
-def constant(text: str, axis: str = "tokens") -> Expectation:
-    """Expect a figure not to grow; it may fall."""
-    return Expectation(text, -math.inf, TOLERANCE, axis=axis)
-
-
-def power(k: int, text: str, axis: str = "tokens") -> Expectation:
-    """Expect a figure to grow with a power of its axis."""
-    return Expectation(text, k - TOLERANCE, k + TOLERANCE, axis=axis)
-
-
-def falls(text: str, axis: str = "tokens") -> Expectation:
-    """Expect a figure to fall, by more than what still counts as constant."""
-    return Expectation(text, -math.inf, -TOLERANCE, axis=axis)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A figure that was found, beside what was expected of it."""
-
-    expectation: Expectation
-    holds: bool | None
-    """Whether the figure is as expected; None where the records can't tell."""
-    figure: float | None = None
-    lower: float | None = None
-    upper: float | None = None
-    points: tuple[Point, ...] = ()
-    basis: Basis = "measured"
-    unsettled: tuple[Point, ...] = ()
-    """The smallest sizes, which the fit left out because the exponent still changes there."""
-    note: str = ""
-    """Why the records can't tell, what was left out, and what predictions and FLOPs say."""
+    bounds: Bounds
+    gather: Gather
+    subject: str = ""
+    """What it is about, by the name that this has in the plots of runs, for its colour there."""
+    label: str = ""
+    """The text in a panel, where the title says the rest of it."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +74,19 @@ class Claim:
     id: str
     statement: str
     source: str
-    suites: tuple[str, ...]
-    """The suites that measure the claim."""
-    quantity: str
-    expectations: tuple[Expectation, ...]
     against: str
     """What would refute the claim, in words."""
-    evidence: Callable[[Claim, Sequence[Record]], tuple[Finding, ...]]
-    """Makes a finding for each expectation, from records."""
+    quantity: str
+    """What its figures are figures of."""
+    suites: tuple[str, ...] = ()
+    """The suites that measure the claim."""
+    of_any_suite: bool = False
+    """Whether records of other suites count as well."""
+    narrowed: tuple[Select, ...] = ()
+    """How the records that all its figures are taken from are chosen, step by step."""
+    expectations: tuple[Expectation, ...] = ()
+    title: str = ""
+    """What its panel is called, in plain words; empty where no growth is fitted."""
     why_not: str = ""
     """Why nothing can be said, where that has another reason than missing figures."""
     elsewhere: bool = False
@@ -95,144 +94,124 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the records say of a claim, with the findings that say so."""
+class Finding:
+    """A figure that was found, beside what was expected of it."""
+
+    expectation: Expectation
+    evidence: Evidence
+    holds: bool | None
+    """Whether the figure is as expected; None where the records can't tell."""
+    note: str
+    """Why the records can't tell, what was left out, and what predictions and FLOPs say."""
+
+
+class Verdict(StrEnum):
+    """What the records say of a claim."""
+
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    NOT_MEASURABLE = "not measurable here"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on a claim, with the findings that led to it."""
 
     claim: Claim
-    outcome: Outcome
+    verdict: Verdict
     findings: tuple[Finding, ...]
     sentence: str
 
 
-def judged(expectation: Expectation, fit: Fit | None, basis: Basis, beside: str = "") -> Finding:
-    """Judge a fitted exponent by its bounds.
+def finding(expectation: Expectation, evidence: Evidence) -> Finding:
+    """Judge a figure by its bounds.
 
-    It refutes the claim where the whole interval lies outside. It agrees where the exponent lies
-    inside and the interval is narrow enough to tell one whole power from the next. Otherwise the
-    records can't tell.
+    A fitted exponent refutes the claim where its whole interval lies outside. It agrees where the
+    exponent lies inside and the interval is narrow enough to tell one whole power from the next.
+    Otherwise the records can't tell. A single figure has no interval, and lies inside or outside.
     """
-    if fit is None:
-        return Finding(expectation, None, note=joined("fewer than two sizes have a figure", beside))
-    holds, why = _decide(expectation, fit)
-    note = joined(why, *_said(fit), beside)
-    return Finding(
-        expectation,
-        holds,
-        fit.exponent,
-        fit.lower,
-        fit.upper,
-        fit.points,
-        basis,
-        fit.unsettled,
-        note,
-    )
+    holds, why = _decide(expectation.bounds, evidence)
+    return Finding(expectation, evidence, holds, joined(why, evidence.note))
 
 
-def _decide(expectation: Expectation, fit: Fit) -> tuple[bool | None, str]:
-    low, high = expectation.low, expectation.high
-    if fit.lower is None or fit.upper is None:
+def _decide(bounds: Bounds, found: Evidence) -> tuple[bool | None, str]:
+    low, high = bounds.low, bounds.high
+    if found.figure is None:
+        return None, ""
+    if bounds.unit != "exponent":
+        return low <= found.figure <= high, ""
+    if found.lower is None or found.upper is None:
         return None, "an exponent through two sizes has no interval"
-    if fit.upper < low or fit.lower > high:
+    if found.upper < low or found.lower > high:
         return False, ""
-    if not low <= fit.exponent <= high:
+    if not low <= found.figure <= high:
         return None, "outside the bounds, but its interval reaches into them"
     reach = max(
-        fit.upper - fit.exponent if math.isfinite(high) else 0.0,
-        fit.exponent - fit.lower if math.isfinite(low) else 0.0,
+        found.upper - found.figure if math.isfinite(high) else 0.0,
+        found.figure - found.lower if math.isfinite(low) else 0.0,
     )
     if reach > _RESOLUTION:
         return None, "the interval is too wide to tell one power from the next"
     return True, ""
 
 
-def _said(fit: Fit) -> list[str]:
-    """Say which sizes were left out of a fit, and how sizes out of memory or time were taken."""
-    words = []
-    if fit.unsettled:
-        n = len(fit.unsettled)
-        sizes = "size" if n == 1 else f"{n} sizes"
-        words.append(f"without the smallest {sizes}, where the exponent still changes")
-    if fit.censored:
-        sizes = "size" if len(fit.censored) == 1 else "sizes"
-        pulled = f", {fit.n_pulling} of them made the fit steeper" if fit.n_pulling else ""
-        words.append(f"{len(fit.censored)} {sizes} ran out of memory or time{pulled}")
-    return words
-
-
-def within(
-    expectation: Expectation,
-    figure: float | None,
-    basis: Basis = "measured",
-    points: tuple[Point, ...] = (),
-    note: str = "",
-) -> Finding:
-    """Judge a single figure, which has no interval, by its bounds."""
-    holds = None if figure is None else expectation.low <= figure <= expectation.high
-    return Finding(expectation, holds, figure, points=points, basis=basis, note=note)
-
-
-def verdict(claim: Claim, findings: tuple[Finding, ...], *, was_run: bool = True) -> Verdict:
-    """Put findings together: one that disagrees refutes the claim, and all have to agree to support
-    it.
+def judge(claim: Claim, records: Records, *, was_run: bool = True) -> Judgement:
+    """Judge a claim: one finding that disagrees refutes it, and all have to agree to support it.
 
     ``was_run`` says whether there is any record of the claim's suites.
     """
-    against = [finding for finding in findings if finding.holds is False]
-    unknown = [finding for finding in findings if finding.holds is None]
+    if not claim.of_any_suite:
+        records = [record for record in records if record.case.suite in claim.suites]
+    counting = chosen(records, *claim.narrowed)
+    findings = tuple(finding(one, one.gather(counting)) for one in claim.expectations)
+    against = [found for found in findings if found.holds is False]
+    unknown = [found for found in findings if found.holds is None]
     if against:
-        outcome = Outcome.REFUTED
-        sentence = f"Against it: {'; '.join(map(in_words, against))}."
-    elif not findings or len(unknown) == len(findings):
-        outcome = Outcome.NOT_MEASURABLE
+        verdict = Verdict.REFUTED
+        sentence = f"Against it: {_in_words(against)}."
+    elif len(unknown) == len(findings):
+        verdict = Verdict.NOT_MEASURABLE
         words = claim.why_not or f"no run has a record of the suite {' or '.join(claim.suites)}"
         if was_run and not claim.why_not:
-            words = "; ".join(map(in_words, findings))
+            words = _in_words(findings)
         sentence = f"{_capital(words)}."
     elif unknown:
-        outcome = Outcome.NOT_MEASURABLE
-        held = [finding for finding in findings if finding.holds]
+        verdict = Verdict.NOT_MEASURABLE
+        held = [found for found in findings if found.holds]
         sentence = (
-            f"Undecided: {'; '.join(map(in_words, unknown))}. In agreement with the claim, "
-            f"{len(held)} of {len(findings)} findings: {'; '.join(map(in_words, held))}."
+            f"Undecided: {_in_words(unknown)}. In agreement with the claim, "
+            f"{len(held)} of {len(findings)} findings: {_in_words(held)}."
         )
     else:
-        outcome = Outcome.SUPPORTED
-        sentence = f"{_capital('; '.join(map(in_words, findings)))}."
-    if outcome is not Outcome.NOT_MEASURABLE and any(f.basis == "predicted" for f in findings):
+        verdict = Verdict.SUPPORTED
+        sentence = f"{_capital(_in_words(findings))}."
+    if verdict is not Verdict.NOT_MEASURABLE and any(
+        found.evidence.basis == "predicted" for found in findings
+    ):
         sentence += " Some of these figures are predicted, not measured."
-    return Verdict(claim, outcome, findings, sentence)
+    return Judgement(claim, verdict, findings, sentence)
 
 
-def in_words(finding: Finding) -> str:
-    """Write a finding as ``time of full attention in length: 2.01 [1.97, 2.05] (predicted
-    2.00)``.
-    """
-    shown = "no figure" if finding.figure is None else figure_text(finding)
-    note = f" ({finding.note})" if finding.note else ""
-    return f"{finding.expectation.text}: {shown}{note}"
+def _in_words(findings: Sequence[Finding]) -> str:
+    """Write findings as ``time of full attention: 2.01 [1.97, 2.05] (FLOPs 2.00); …``."""
+    words = []
+    for found in findings:
+        shown = "no figure" if found.evidence.figure is None else figure_text(found)
+        note = f" ({found.note})" if found.note else ""
+        words.append(f"{found.expectation.text}: {shown}{note}")
+    return "; ".join(words)
 
 
-def figure_text(finding: Finding) -> str:
+def figure_text(found: Finding) -> str:
     """Write the figure in its unit, with its interval; a dash where there is none."""
-    if finding.figure is None:
+    evidence = found.evidence
+    if evidence.figure is None:
         return "–"
-    if finding.expectation.unit == "bytes":
-        text = format_bytes(finding.figure)
-    else:
-        text = two_decimals(finding.figure)
-    if finding.lower is not None and finding.upper is not None:
-        text += f" [{two_decimals(finding.lower)}, {two_decimals(finding.upper)}]"
-    return text if finding.basis == "measured" else f"{text} {finding.basis}"
-
-
-def two_decimals(value: float) -> str:
-    """Write a number with two decimals, without a sign on zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
-
-
-def joined(*words: str) -> str:
-    """Join notes into one, leaving out empty ones."""
-    return "; ".join(word for word in words if word)
+    in_bytes = found.expectation.bounds.unit == "bytes"
+    text = format_bytes(evidence.figure) if in_bytes else two_decimals(evidence.figure)
+    if evidence.lower is not None and evidence.upper is not None:
+        text += f" [{two_decimals(evidence.lower)}, {two_decimals(evidence.upper)}]"
+    return text if evidence.basis == "measured" else f"{text} {evidence.basis}"
 
 
 def _capital(text: str) -> str:

@@ -8,114 +8,102 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from reformer_bench.claims.judge import Finding, Outcome, Verdict, figure_text
-from reformer_bench.claims.paper import bounds_text
+from reformer_bench.claims.judge import Finding, Judgement, Verdict, figure_text
+from reformer_bench.report.export import markdown_table
 from reformer_bench.report.fitted import Column, FittedTable, Row
 
-_FINDING_WIDTH = 24
-_STYLES = {
-    Outcome.SUPPORTED: "green",
-    Outcome.REFUTED: "bold red",
-    Outcome.NOT_MEASURABLE: "dim",
-}
+_STYLES = {Verdict.SUPPORTED: "green", Verdict.REFUTED: "bold red", Verdict.NOT_MEASURABLE: "dim"}
 _HOLDS = {True: "holds", False: "fails", None: "undecided"}
+_BEYOND = "What the paper did not compare:"
 
 
-def claims_table(verdicts: Sequence[Verdict]) -> FittedTable:
+def claims_table(judgements: Sequence[Judgement]) -> FittedTable:
     """Make a block for each claim: what was expected of each figure, what was found, and whether
     that holds.
     """
     columns = (
         Column("claim"),
-        Column("finding", least=_FINDING_WIDTH),
+        Column("finding", least=24),
         Column("expected"),
         Column("found, 90% interval"),
         Column("verdict"),
     )
     rows = []
-    for verdict in verdicts:
-        found = [_cells(finding) for finding in verdict.findings]
-        if not any(finding.figure is not None for finding in verdict.findings):
-            found = [(verdict.sentence, "–", "–", "–")]
-        rows += [Row((_head(verdict), *cells)) for cells in found]
+    for judged in judgements:
+        head = Text.assemble(
+            judged.claim.id,
+            ": ",
+            (judged.verdict.value, _STYLES[judged.verdict]),
+            (f" ({judged.claim.source})", "not bold dim"),
+        )
+        if any(found.evidence.figure is not None for found in judged.findings):
+            rows += [Row((head, *_cells(found))) for found in judged.findings]
+        else:
+            rows.append(Row((head, judged.sentence, "–", "–", "–")))
     return FittedTable(columns, rows, headed=True)
 
 
-def _head(verdict: Verdict) -> Text:
-    """Return the claim's name, what became of it as a whole, and where the paper makes it."""
-    outcome = verdict.outcome
-    return Text.assemble(
-        verdict.claim.id,
-        ": ",
-        (outcome.value, _STYLES[outcome]),
-        (f" ({verdict.claim.source})", "not bold dim"),
-    )
+def _cells(found: Finding) -> tuple[str, str, str, str]:
+    expected = found.expectation
+    # Of what holds, the notes are in the other formats.
+    note = f" ({found.note})" if found.note and not found.holds else ""
+    return expected.text + note, str(expected.bounds), figure_text(found), _HOLDS[found.holds]
 
 
 def remarks_text(remarks: Sequence[str]) -> str:
     """Write the remarks beside the claims, a line for each; empty where there are none."""
-    lines = ["What the paper did not compare:", *(f"• {remark}" for remark in remarks)]
-    return "\n".join(lines) if remarks else ""
+    return "\n".join([_BEYOND, *(f"• {remark}" for remark in remarks)]) if remarks else ""
 
 
-def claims_markdown(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str:
+def claims_markdown(judgements: Sequence[Judgement], remarks: Sequence[str] = ()) -> str:
     """Write a row for each claim, with its evidence in one sentence, and then the remarks as a
     list.
     """
-    lines = ["| claim | verdict | source | evidence |", "|---|---|---|---|"]
-    for verdict in verdicts:
-        sentence = verdict.sentence.replace("|", "\\|")
-        cells = (verdict.claim.id, verdict.outcome.value, verdict.claim.source, sentence)
-        lines.append(f"| {' | '.join(cells)} |")
+    rows = [
+        (judged.claim.id, judged.verdict.value, judged.claim.source, judged.sentence)
+        for judged in judgements
+    ]
+    lines = markdown_table(
+        ("claim", "verdict", "source", "evidence"), rows, rule="|---|---|---|---|"
+    )
     if remarks:
-        lines += ["", "What the paper did not compare:", "", *(f"- {remark}" for remark in remarks)]
+        lines += ["", _BEYOND, "", *(f"- {remark}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 
-def claims_json(verdicts: Sequence[Verdict], remarks: Sequence[str] = ()) -> str:
+def claims_json(judgements: Sequence[Judgement], remarks: Sequence[str] = ()) -> str:
     """Write ``claims``, an object each with every point of every figure (open bounds are null), and
     ``remarks``, which are sentences.
     """
-    claims = [_as_data(verdict) for verdict in verdicts]
+    claims = [
+        {
+            "id": judged.claim.id,
+            "verdict": judged.verdict.value,
+            "statement": judged.claim.statement,
+            "source": judged.claim.source,
+            "suites": list(judged.claim.suites),
+            "quantity": judged.claim.quantity,
+            "against": judged.claim.against,
+            "sentence": judged.sentence,
+            "findings": [_finding_data(found) for found in judged.findings],
+        }
+        for judged in judgements
+    ]
     return json.dumps({"claims": claims, "remarks": list(remarks)}, indent=2, ensure_ascii=False)
 
 
-def _cells(finding: Finding) -> tuple[str, str, str, str]:
-    name = finding.expectation.text
-    # Of what holds, the notes are in the other formats.
-    if finding.note and not finding.holds:
-        name += f" ({finding.note})"
-    expected, found = bounds_text(finding.expectation), figure_text(finding)
-    return name, expected, found, _HOLDS[finding.holds]
-
-
-def _as_data(verdict: Verdict) -> dict[str, object]:
-    claim = verdict.claim
+def _finding_data(found: Finding) -> dict[str, object]:
+    bounds, evidence = found.expectation.bounds, found.evidence
     return {
-        "id": claim.id,
-        "verdict": verdict.outcome.value,
-        "statement": claim.statement,
-        "source": claim.source,
-        "suites": list(claim.suites),
-        "quantity": claim.quantity,
-        "against": claim.against,
-        "sentence": verdict.sentence,
-        "findings": [_finding_data(finding) for finding in verdict.findings],
-    }
-
-
-def _finding_data(finding: Finding) -> dict[str, object]:
-    expected = finding.expectation
-    return {
-        "what": expected.text,
-        "unit": expected.unit,
-        "low": expected.low if math.isfinite(expected.low) else None,
-        "high": expected.high if math.isfinite(expected.high) else None,
-        "holds": finding.holds,
-        "figure": finding.figure,
-        "lower": finding.lower,
-        "upper": finding.upper,
-        "basis": finding.basis,
-        "points": [[point.x, point.y] for point in finding.points],
-        "note": finding.note,
+        "what": found.expectation.text,
+        "unit": bounds.unit,
+        "low": bounds.low if math.isfinite(bounds.low) else None,
+        "high": bounds.high if math.isfinite(bounds.high) else None,
+        "holds": found.holds,
+        "figure": evidence.figure,
+        "lower": evidence.lower,
+        "upper": evidence.upper,
+        "basis": evidence.basis,
+        "points": [[point.x, point.y] for point in evidence.points],
+        "note": found.note,
     }

@@ -23,12 +23,11 @@ def baseline(run: Path, out: Path) -> int:
     from reformer_bench.cli import exits
     from reformer_bench.schema.baseline import baseline_of
     from reformer_bench.schema.errors import InputError
-    from reformer_bench.schema.record import Outcome
     from reformer_bench.schema.units import counted
     from reformer_bench.store import load_run, save_baseline
 
     records = load_run(run).records
-    if not any(record.outcome is Outcome.OK for record in records):
+    if not any(record.finished for record in records):
         click.echo(f"Error: {run}: no case finished, so there is nothing to keep", err=True)
         return exits.NOTHING_MEASURED
     try:

@@ -12,7 +12,7 @@ from reformer_bench.cli.options import load_records
 from reformer_bench.schema.errors import InputError, writing
 
 if TYPE_CHECKING:
-    from reformer_bench.claims.judge import Verdict
+    from reformer_bench.claims.judge import Judgement
     from reformer_bench.schema.record import Record
 
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -41,46 +41,46 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
     the table shows what the paper leads to expect and what was found, with 90% intervals. Exits
     with 0 when no claim is refuted, 1 when one is, 4 when none could be judged.
     """
-    from reformer_bench.claims import table as claims_table
-    from reformer_bench.claims.judge import Outcome
-    from reformer_bench.claims.paper import is_judged, judge_claims
+    from reformer_bench.claims import table
+    from reformer_bench.claims.judge import Verdict
+    from reformer_bench.claims.paper import judge_claims
     from reformer_bench.claims.remarks import remarks
 
     if plot is not None and plot.suffix not in _PLOT_SUFFIXES:
         raise InputError(f"--plot {plot}: does not end with {', '.join(_PLOT_SUFFIXES)}")
     records = load_records(runs)
     _one_model(records)
-    verdicts, beyond = judge_claims(records), remarks(records)
+    judgements, beyond = judge_claims(records), remarks(records)
     if output_format == "table":
         from reformer_bench.cli.console import make_console
 
         console = make_console()
-        console.print(claims_table.claims_table(verdicts))
-        console.print(claims_table.remarks_text(beyond))
+        console.print(table.claims_table(judgements))
+        console.print(table.remarks_text(beyond))
     elif output_format == "markdown":
-        click.echo(claims_table.claims_markdown(verdicts, beyond), nl=False)
+        click.echo(table.claims_markdown(judgements, beyond), nl=False)
     else:
-        click.echo(claims_table.claims_json(verdicts, beyond))
+        click.echo(table.claims_json(judgements, beyond))
     if plot is not None:
-        _draw(verdicts, records, plot)
-    if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
+        _draw(judgements, records, plot)
+    verdicts = {judged.verdict for judged in judgements}
+    if Verdict.REFUTED in verdicts:
         return exits.REFUTED
-    if not any(map(is_judged, verdicts)):
+    if verdicts == {Verdict.NOT_MEASURABLE}:
         click.echo("Error: no claim could be judged by these runs", err=True)
         return exits.NOTHING_MEASURED
     return 0
 
 
-def _draw(verdicts: list[Verdict], records: list[Record], path: Path) -> None:
+def _draw(judgements: list[Judgement], records: list[Record], path: Path) -> None:
     from reformer_bench.claims.figure import write_claims_figure
-    from reformer_bench.claims.quantities import is_measured
     from reformer_bench.report.notes import device_words, versions_words
 
     # Unlike predictions for another device, measurements are all of one.
-    environments = [r.environment for r in records if is_measured(r)] or [records[0].environment]
+    environments = [r.environment for r in records if r.is_measured] or [records[0].environment]
     where = f"{device_words(environments[:1])} · {versions_words(environments[:1])}"
     with writing(path, "--plot"):
-        drawn = write_claims_figure(verdicts, where, path)
+        drawn = write_claims_figure(judgements, where, path)
     click.echo(str(path) if drawn else "nothing to draw: no growth was fitted", err=True)
 
 

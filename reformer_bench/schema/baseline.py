@@ -1,6 +1,4 @@
-"""A baseline is the records of a run that later runs are compared with, as one file to
-keep in git.
-"""
+"""A baseline is the records of a run that later runs are compared with, as one file in git."""
 
 from __future__ import annotations
 
@@ -11,11 +9,19 @@ from pydantic import BaseModel, ConfigDict
 
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import Environment, Memory, Outcome, Record, Timing
+from reformer_bench.schema.record import (
+    Environment,
+    Memory,
+    Outcome,
+    Record,
+    Timing,
+    latest_of_each,
+)
 
 BASELINE_VERSION: Final = 1
 
 _FREE = frozenset({"packages", "commit"})
+"""The fields of the environment that may differ between the records of one baseline."""
 
 
 class BaselineRecord(BaseModel):
@@ -46,18 +52,13 @@ class Baseline(BaseModel):
         """Return its records, whole again but for what a baseline doesn't keep."""
         return [
             Record(
-                case_id=found.case.id,
-                case=found.case,
-                outcome=found.outcome,
-                message=found.message,
+                case_id=kept.case.id,
                 started_at=self.made_at,
                 wall_ms=0.0,
-                memory=found.memory,
-                timing=found.timing,
-                settings=found.settings,
                 environment=self.environment,
+                **{field: getattr(kept, field) for field in BaselineRecord.model_fields},
             )
-            for found in self.cases
+            for kept in self.cases
         ]
 
 
@@ -76,20 +77,13 @@ def baseline_of(records: Sequence[Record]) -> Baseline:
                 raise InputError(
                     f"a baseline needs records of one environment; these differ in {field}"
                 )
-    last = {record.case_id: record for record in records}
     return Baseline(
         made_at=min(record.started_at for record in records),
         environment=first,
-        cases=tuple(_trimmed(record) for record in last.values()),
-    )
-
-
-def _trimmed(record: Record) -> BaselineRecord:
-    return BaselineRecord(
-        case=record.case,
-        outcome=record.outcome,
-        message=record.message,
-        memory=record.memory,
-        timing=record.timing,
-        settings=record.settings,
+        cases=tuple(
+            BaselineRecord(
+                **{field: getattr(record, field) for field in BaselineRecord.model_fields}
+            )
+            for record in latest_of_each(records)
+        ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -31,6 +31,11 @@ class Metric(StrEnum):
     def is_exact(self) -> bool:
         """Whether an unchanged model gives the same figure, byte for byte, every time."""
         return self in (Metric.PREDICTED, Metric.ALLOCATED, Metric.RESERVED)
+
+    @property
+    def unit(self) -> Literal["bytes", "ms"]:
+        """The unit that the figure is counted in."""
+        return "ms" if self is Metric.TIME else "bytes"
 
 
 @dataclass(frozen=True)
@@ -106,19 +111,29 @@ class Rule(BaseModel):
         """A number that is greater for the rule that wins: a case's beats a variant's, and that a
         suite's.
         """
-        named = (self.case, self.variant, self.suite, self.metric)
-        case, variant, suite, metric = (value is not None for value in named)
-        return case, variant, suite, metric
+        return (
+            self.case is not None,
+            self.variant is not None,
+            self.suite is not None,
+            self.metric is not None,
+        )
 
     def covers(self, case: Case, metric: Metric) -> bool:
         """Whether the rule is about that figure of that case."""
-        wanted = (
-            (self.case, case.id),
-            (self.variant, case.variant),
-            (self.suite, case.suite),
-            (self.metric, metric),
+        return (
+            self.case in (None, case.id)
+            and self.variant in (None, case.variant)
+            and self.suite in (None, case.suite)
+            and self.metric in (None, metric)
         )
-        return all(asked is None or asked == found for asked, found in wanted)
+
+    def changed(self, old: Tolerance) -> Tolerance:
+        """Return a tolerance with what the rule names put in its place."""
+        return Tolerance(
+            share=old.share if self.tolerance is None else self.tolerance,
+            at_least_bytes=old.at_least_bytes if self.at_least is None else self.at_least,
+            gate=old.gate if self.gate is None else self.gate,
+        )
 
 
 class Tolerances(BaseModel):
@@ -133,26 +148,15 @@ class Tolerances(BaseModel):
     def of(self, case: Case, metric: Metric) -> Tolerance:
         """Return what holds for a figure of a case, field by field."""
         found = DEFAULTS[metric]
-        for rule in (*_by_specificity(self.tolerance), *_by_specificity(self.override)):
-            if rule.covers(case, metric):
-                found = _changed(found, rule)
+        for rules in (self.tolerance, self.override):
+            for rule in sorted(rules, key=lambda rule: rule.specificity):
+                if rule.covers(case, metric):
+                    found = rule.changed(found)
         return found
 
     def with_options(self, options: Iterable[str]) -> Tolerances:
         """Add ``[VARIANT:]METRIC=SHARE`` options on top; InputError for any other text."""
         return self.model_copy(update={"override": tuple(map(parse_option, options))})
-
-
-def _by_specificity(rules: Iterable[Rule]) -> list[Rule]:
-    return sorted(rules, key=lambda rule: rule.specificity)
-
-
-def _changed(old: Tolerance, rule: Rule) -> Tolerance:
-    return Tolerance(
-        share=old.share if rule.tolerance is None else rule.tolerance,
-        at_least_bytes=old.at_least_bytes if rule.at_least is None else rule.at_least,
-        gate=old.gate if rule.gate is None else rule.gate,
-    )
 
 
 def parse_option(text: str) -> Rule:

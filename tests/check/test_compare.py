@@ -60,12 +60,12 @@ def test_a_phase_that_grew_below_the_peak_is_a_regression():
     (found,) = compare([old], [new]).cases
     (change,) = found.regressions
     assert found.status is Status.REGRESSION
-    assert (change.figure.step, change.figure.phase) == ("warm", "optimizer")
+    assert (change.step, change.phase) == ("warm", "optimizer")
 
 
 def test_the_whole_peak_is_told_before_its_phases():
     (found,) = compare([record(peak=PEAK)], [grown(0.1)]).cases
-    assert found.regressions[0].figure.phase is None
+    assert found.regressions[0].phase is None
     assert len(found.regressions) == 9
 
 
@@ -73,7 +73,7 @@ def test_a_predicted_peak_is_compared_as_well():
     old = record(peak=PEAK, predicted=PEAK)
     (found,) = compare([old], [with_memory(old, predicted_peak_bytes=2 * PEAK)]).cases
     (change,) = found.regressions
-    assert change.figure.metric is Metric.PREDICTED
+    assert change.metric is Metric.PREDICTED
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DEVICE_OOM, Outcome.HOST_OOM, Outcome.OVER_BUDGET])
@@ -143,7 +143,7 @@ def test_what_decides_exact_bytes_forbids_the_comparison(field):
     (found,) = compare([record(peak=PEAK)], [new]).cases
     assert found.status is Status.NOT_COMPARABLE
     assert [d.field for d in found.differs] == [f"env.{field}"]
-    assert not any(change.figure.metric.is_exact for change in found.changes)
+    assert not any(change.metric.is_exact for change in found.changes)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,7 @@ def test_on_cuda_device_driver_and_allocator_settings_count_but_not_for_predicti
     (found,) = compare([old], [with_environment(old, **{field: "another"})]).cases
     assert found.status is Status.NOT_COMPARABLE
     assert [d.field for d in found.differs] == [f"env.{field}"]
-    assert {c.figure.metric for c in found.changes if c.figure.metric.is_exact} == {
-        Metric.PREDICTED
-    }
+    assert {c.metric for c in found.changes if c.metric.is_exact} == {Metric.PREDICTED}
 
 
 @pytest.mark.parametrize("allowed", ["env.torch", "env.torch_version", "env"])

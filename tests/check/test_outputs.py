@@ -10,8 +10,13 @@ import pytest
 from rich.console import Console
 
 from reformer_bench.check.compare import Comparison, Status, compare
-from reformer_bench.check.outputs import check_github, check_json, check_junit, check_markdown
-from reformer_bench.check.table import check_table
+from reformer_bench.check.outputs import (
+    check_github,
+    check_json,
+    check_junit,
+    check_markdown,
+    check_table,
+)
 from reformer_bench.check.words import message, summary
 from reformer_bench.schema.record import Outcome
 from reformer_bench.schema.units import MIB

@@ -80,7 +80,7 @@ def test_a_leak_is_caught_in_the_measured_bytes_with_kind_size_and_phase(
     (after,) = measured(leaking, [TARGET])
     (found,) = compare([before], [after]).cases
     grown = found.regressions[0]
-    assert grown.figure.metric is Metric.ALLOCATED
+    assert grown.metric is Metric.ALLOCATED
     assert grown.new - grown.old == planted.leak_bytes(TARGET)
     assert found.growths[0].kind == "activations"
     assert found.growths[0].bytes == planted.leak_bytes(TARGET)
@@ -99,7 +99,7 @@ def test_a_leak_is_caught_in_the_predicted_bytes_with_its_part_of_the_model(tmp_
         new = predicted(TARGET)
     (found,) = compare([old], [new]).cases
     grown = found.regressions[0]
-    assert grown.figure.metric is Metric.PREDICTED
+    assert grown.metric is Metric.PREDICTED
     assert grown.new - grown.old == planted.leak_bytes(TARGET)
     assert (found.place_growths[0].place, found.place_growths[0].kind) == (
         "layers.0.feed_forward",
@@ -119,7 +119,7 @@ def test_a_leak_is_caught_in_the_bytes_of_cuda(clean, leaking):
     (found,) = compare([old], [new]).cases
     assert found.status is Status.REGRESSION, message(found)
     grown = found.regressions[0]
-    assert grown.figure.metric is Metric.ALLOCATED
+    assert grown.metric is Metric.ALLOCATED
     assert grown.new - grown.old == planted.leak_bytes(target)
     assert found.growths[0].kind == "activations"
 
@@ -128,9 +128,9 @@ def test_a_leak_is_caught_in_the_bytes_of_cuda(clean, leaking):
 def test_repeated_runs_of_an_unchanged_model_are_equal_to_the_byte(clean, n_repeats):
     # Its rotations and so its buckets differ from step to step; its memory must not.
     first, *others = measured(clean, [case("lsh-transformer", length=64)] * (n_repeats + 1))
-    exact = {f: v for f, v in figures(first).items() if f.metric.is_exact}
+    exact = {f: v for f, v in figures(first).items() if f[0].is_exact}
     assert len(exact) == 8
     for record in others:
         (found,) = compare([first], [record]).cases
         assert found.status is Status.OK, message(found)
-        assert {f: v for f, v in figures(record).items() if f.metric.is_exact} == exact
+        assert {f: v for f, v in figures(record).items() if f[0].is_exact} == exact

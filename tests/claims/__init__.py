@@ -1,1 +1,1 @@
-"""Tests of frames and statistics."""
+"""Tests of the paper's claims and of what is said beside them."""

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from reformer_bench.claims.figure import TITLES, looks_of
 from reformer_bench.report.plots.style import NAMED, Look, looks
 
 # Machado, Oliveira, Fernandes 2009, severity 1, on linear RGB.
@@ -106,25 +105,6 @@ def test_unknown_names_differ_and_do_not_depend_on_their_order() -> None:
     assert len({(look.colour, look.marker) for look in looks(map(str, range(40))).values()}) == 40
     assert len({look.colour for look in looks(["mine", "yours", "his", "hers"]).values()}) == 4
     assert looks(["mine"])["mine"] == looks(["transformer", "mine"])["mine"]
-
-
-def test_claims_are_drawn_like_the_models_they_are_about() -> None:
-    found = looks_of(["transformer, memory in length", "chunked reversible, memory in length"])
-    assert list(found.values()) == [
-        NAMED["transformer"],
-        NAMED["chunked-reversible-transformer"],
-    ]
-    both = looks_of(["memory of LSH attention", "time of LSH attention"])
-    assert both["memory of LSH attention"] == NAMED["lsh"]
-    assert both["time of LSH attention"] != NAMED["lsh"]
-
-
-def test_every_claim_about_growth_has_a_title_in_words() -> None:
-    from reformer_bench.claims.paper import CLAIMS
-
-    fitted = {c.id for c in CLAIMS if any(e.unit == "exponent" for e in c.expectations)}
-    assert fitted <= TITLES.keys()
-    assert not set(TITLES.values()) & set(TITLES)
 
 
 def test_text_in_a_look_is_darker_than_its_line() -> None:

@@ -2,11 +2,19 @@
 
 import pytest
 
-from reformer_bench.claims.fit import Censored, Point, fit_power
-from reformer_bench.claims.judge import Expectation, Outcome, Verdict, judged, power
-from reformer_bench.claims.paper import CLAIMS, bounds_text, judge_claims
-from reformer_bench.schema.record import Outcome as Ended
-from reformer_bench.schema.record import Record
+from reformer_bench.claims.evidence import TOKENS, fitted
+from reformer_bench.claims.fit import Censored, Fit, Point, fit_power
+from reformer_bench.claims.judge import (
+    Bounds,
+    Expectation,
+    Finding,
+    Judgement,
+    Verdict,
+    finding,
+    power,
+)
+from reformer_bench.claims.paper import CLAIMS, judge_claims
+from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import GIB
 from tests.claims.paper_data import (
     LENGTHS,
@@ -21,37 +29,43 @@ from tests.claims.paper_data import (
 from tests.report.builders import as_predicted, environment, record
 
 
-def verdict(claim: str, records: list[Record]) -> Verdict:
+def judgement(claim: str, records: list[Record]) -> Judgement:
     return next(found for found in judge_claims(records) if found.claim.id == claim)
+
+
+def judged(k: int, fit: Fit | None) -> Finding:
+    evidence = fitted(fit, TOKENS)
+    return finding(Expectation("memory", power(k), lambda records: evidence), evidence)
 
 
 @pytest.mark.parametrize("claim", SUPPORTING)
 def test_data_as_the_paper_has_it_supports_the_claim(claim):
-    found = verdict(claim, SUPPORTING[claim])
-    assert found.outcome is Outcome.SUPPORTED, found.sentence
-    assert all(finding.points or finding.figure is not None for finding in found.findings)
+    found = judgement(claim, SUPPORTING[claim])
+    assert found.verdict is Verdict.SUPPORTED, found.sentence
+    assert all(one.evidence.figure is not None for one in found.findings)
     assert found.sentence.endswith(".")
 
 
 @pytest.mark.parametrize("case", REFUTING)
 def test_data_against_it_refutes_the_claim(case):
     claim, records = REFUTING[case]
-    found = verdict(claim, records)
-    assert found.outcome is Outcome.REFUTED, found.sentence
+    found = judgement(claim, records)
+    assert found.verdict is Verdict.REFUTED, found.sentence
     assert found.sentence.startswith("Against it: ")
 
 
 def test_without_records_nothing_is_judged_and_every_claim_of_the_paper_is_there():
     found = judge_claims([])
-    assert {one.outcome for one in found} == {Outcome.NOT_MEASURABLE}
+    assert {one.verdict for one in found} == {Verdict.NOT_MEASURABLE}
     assert len(found) == len(CLAIMS) == 13
 
 
 def test_without_records_it_is_said_which_suite_would_measure_the_claim():
     assert (
-        verdict("linear-lsh", []).sentence == "No run has a record of the suite attention-scaling."
+        judgement("linear-lsh", []).sentence
+        == "No run has a record of the suite attention-scaling."
     )
-    assert verdict("table-3", []).sentence.endswith("of the suite table-3 or table-3-width.")
+    assert judgement("table-3", []).sentence.endswith("of the suite table-3 or table-3-width.")
 
 
 def test_a_fit_says_which_sizes_it_leaves_out():
@@ -59,7 +73,7 @@ def test_a_fit_says_which_sizes_it_leaves_out():
     fit = fit_power([Point(n, 1e6 + n**2) for n in x])
     assert fit is not None
     assert len(fit.unsettled) == 2
-    note = judged(power(2, "memory"), fit, "measured").note
+    note = judged(2, fit).note
     assert "without the smallest 2 sizes, where the exponent still changes" in note
 
 
@@ -71,53 +85,55 @@ def test_a_leaner_model_that_is_larger_refutes_the_order_alone():
         )
         for one in table_3()
     ]  # fmt: skip
-    found = verdict("table-3", heavier)
-    assert [one.expectation.unit for one in found.findings if one.holds is False] == ["ratio"]
+    found = judgement("table-3", heavier)
+    assert [one.expectation.bounds.unit for one in found.findings if one.holds is False] == [
+        "ratio"
+    ]
 
 
 def test_swapping_cannot_be_judged_on_a_cpu():
     on_cpu = [one.model_copy(update={"environment": record().environment}) for one in swapped()]
-    found = verdict("swap-params", on_cpu)
-    assert found.outcome is Outcome.NOT_MEASURABLE
+    found = judgement("swap-params", on_cpu)
+    assert found.verdict is Verdict.NOT_MEASURABLE
     assert "a device that has a memory of its own" in found.sentence
 
 
 def test_predictions_for_a_gpu_say_what_swapping_leaves_on_it_beside_measurements_on_a_cpu():
-    found = verdict("swap-params", [*made_on_cpu(), *map(as_predicted, swapped())])
-    assert found.outcome is Outcome.NOT_MEASURABLE
+    found = judgement("swap-params", [*made_on_cpu(), *map(as_predicted, swapped())])
+    assert found.verdict is Verdict.NOT_MEASURABLE
     assert [one.holds for one in found.findings] == [True, None]
-    assert found.findings[0].basis == "predicted"
+    assert found.findings[0].evidence.basis == "predicted"
 
 
 def test_predictions_for_a_gpu_do_not_count_as_the_cpus():
     lone = record("reformer", 2**20, device="cuda", predicted=12 * GIB, suite="million")
     elsewhere = as_predicted(lone)
-    assert verdict("million-tokens", [elsewhere]).outcome is Outcome.SUPPORTED
-    found = verdict("million-tokens", [*made_on_cpu(), elsewhere])
-    assert found.outcome is Outcome.NOT_MEASURABLE
+    assert judgement("million-tokens", [elsewhere]).verdict is Verdict.SUPPORTED
+    found = judgement("million-tokens", [*made_on_cpu(), elsewhere])
+    assert found.verdict is Verdict.NOT_MEASURABLE
 
 
 def test_swapping_is_timed_where_both_were_timed():
     gone = [
-        one.model_copy(update={"outcome": Ended.DEVICE_OOM, "timing": None})
+        one.model_copy(update={"outcome": Outcome.DEVICE_OOM, "timing": None})
         if one.case.length == 16_384 and one.case.variant in ("none-8", "cpu-4")
         else one
         for one in swapped()
     ]
-    kept, hidden = verdict("swap-params", gone).findings
+    kept, hidden = judgement("swap-params", gone).findings
     assert kept.holds
     assert "without swapping 0.90" in kept.note
-    assert hidden.figure == pytest.approx(1.1)
+    assert hidden.evidence.figure == pytest.approx(1.1)
     assert hidden.note == "2 layers at 16,384 tokens"
 
 
-@pytest.mark.parametrize("outcome", [Ended.DEVICE_OOM, Ended.HOST_OOM])
+@pytest.mark.parametrize("outcome", [Outcome.DEVICE_OOM, Outcome.HOST_OOM])
 def test_what_ran_out_of_memory_is_not_said_to_fit(outcome):
     (lone,) = million(12 * GIB)
     memory = lone.memory.model_copy(update={"allocator": None, "predicted_peak_bytes": 9 * GIB})
     failed = lone.model_copy(update={"outcome": outcome, "memory": memory})
-    found = verdict("million-tokens", [failed])
-    assert found.outcome is Outcome.NOT_MEASURABLE
+    found = judgement("million-tokens", [failed])
+    assert found.verdict is Verdict.NOT_MEASURABLE
     assert "ran out of memory" in found.findings[0].note
 
 
@@ -127,45 +143,45 @@ def made_on_cpu() -> list[Record]:
 
 def test_a_prediction_stands_in_where_nothing_was_measured_and_is_called_one():
     killed = record(
-        "reformer", 2**20, Ended.TIMEOUT, predicted=12 * GIB, suite="seq-scaling", peak=None
+        "reformer", 2**20, Outcome.TIMEOUT, predicted=12 * GIB, suite="seq-scaling", peak=None
     )
-    found = verdict("million-tokens", [killed])
-    assert found.outcome is Outcome.SUPPORTED
-    assert found.findings[0].basis == "predicted"
+    found = judgement("million-tokens", [killed])
+    assert found.verdict is Verdict.SUPPORTED
+    assert found.findings[0].evidence.basis == "predicted"
     assert "predicted, not measured" in found.sentence
 
 
 def test_a_measurement_goes_before_a_prediction():
     records = [
         *million(17 * GIB),
-        record("reformer", 2**20, Ended.TIMEOUT, predicted=12 * GIB, peak=None),
+        record("reformer", 2**20, Outcome.TIMEOUT, predicted=12 * GIB, peak=None),
     ]
-    assert verdict("million-tokens", records).findings[0].basis == "measured"
+    assert judgement("million-tokens", records).findings[0].evidence.basis == "measured"
 
 
 def test_predictions_are_fitted_beside_measurements_and_do_not_move_them():
-    alone = verdict("linear-lsh", attention_scaling()).findings[0]
+    alone = judgement("linear-lsh", attention_scaling()).findings[0].evidence
     records = [
         one.model_copy(
             update={"memory": one.memory.model_copy(update={"predicted_peak_bytes": 9 * GIB})}
         )
         for one in attention_scaling()
     ]
-    beside = verdict("linear-lsh", records).findings[0]
-    assert (beside.figure, beside.points) == (alone.figure, alone.points)
+    beside = judgement("linear-lsh", records).findings[0]
+    assert (beside.evidence.figure, beside.evidence.points) == (alone.figure, alone.points)
     assert "predicted 0.00" in beside.note
 
 
 def test_out_of_memory_sizes_are_said():
     records = attention_scaling()
     lost = [
-        one.model_copy(update={"outcome": Ended.DEVICE_OOM, "timing": None})
+        one.model_copy(update={"outcome": Outcome.DEVICE_OOM, "timing": None})
         if one.case.variant == "full" and one.case.length == LENGTHS[-1]
         else one
         for one in records
     ]
-    found = verdict("quadratic-full", lost)
-    assert found.outcome is Outcome.SUPPORTED
+    found = judgement("quadratic-full", lost)
+    assert found.verdict is Verdict.SUPPORTED
     assert "1 size ran out of memory or time" in found.findings[0].note
 
 
@@ -181,21 +197,22 @@ def test_out_of_memory_sizes_are_said():
 )
 def test_an_exponent_holds_fails_or_cannot_tell(points, holds):
     fit = fit_power([Point(x, y) for x, y in points], [Censored(16)])
-    assert judged(power(1, "memory"), fit, "measured").holds is holds
+    assert judged(1, fit).holds is holds
 
 
 def test_bounds_read_as_people_write_them():
-    assert bounds_text(power(2, "")) == "1.75 to 2.25"
-    assert bounds_text(Expectation("", 0, 16 * GIB, "bytes")) == "at most 16 GiB"
-    assert bounds_text(Expectation("", 0, 1.05, "ratio")) == "at most 1.05"
+    assert str(power(2)) == "1.75 to 2.25"
+    assert str(power(0)) == "at most 0.25"
+    assert str(Bounds(0, 16 * GIB, "bytes")) == "at most 16 GiB"
+    assert str(Bounds(0.0, 1.05, "ratio")) == "at most 1.05"
 
 
 def test_the_order_compares_equal_sizes_when_a_heavy_model_ran_out():
     records = [
-        one.model_copy(update={"outcome": Ended.DEVICE_OOM, "timing": None})
+        one.model_copy(update={"outcome": Outcome.DEVICE_OOM, "timing": None})
         if one.case.variant == "lsh-transformer" and one.case.length == 2048
         else one
         for one in table_3()
     ]
-    order = verdict("table-3", records).findings[-1]
+    order = judgement("table-3", records).findings[-1]
     assert order.holds is True
