@@ -1,46 +1,44 @@
-"""The feed-forward sublayer, in pieces of the sequence (paper, section 3, chunking).
+"""The feed-forward sublayer, over slices of the sequence (paper, section 3, chunking).
 
-B batch, L length, P rows (batch · length), p rows of a piece, M model width, F feed-forward width.
+B batch, L length, P rows (batch · length), p rows of a slice, M model width, F feed-forward width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.norm import even_pieces
+from reformer_bench.model.norm import normalise_backward
+from reformer_bench.model.repeats import repeats
 from reformer_bench.model.stack.streams import Stream
-from reformer_bench.model.sublayer import Step, Sublayer, Tensors, dropout_scale, seeded_dropout
+from reformer_bench.model.sublayer import (
+    PassContext,
+    RandomUse,
+    Sublayer,
+    Sweep,
+    dropout_scale,
+    seeded_dropout,
+)
+from reformer_bench.model.tensors import Tensors, row_slices
 from reformer_bench.schema.model import ModelConfig
 
 
 class FeedForwardSublayer(Sublayer):
-    """Computes act(norm(x) W₁ᵀ + b₁) W₂ᵀ + b₂ over ``ff_chunks`` pieces of the rows."""
+    """Computes act(norm(x) W₁ᵀ + b₁) W₂ᵀ + b₂ over ``ff_chunks`` slices of the rows."""
+
+    role = "feed_forward"
 
     def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype) -> None:
-        super().__init__(config.d_model, config.norm_epsilon, dtype)
+        super().__init__(config.d_model, config.norm_epsilon, config.dropout, layer, dtype)
         self.inner = nn.Linear(config.d_model, config.d_ff)
         self.outer = nn.Linear(config.d_ff, config.d_model)
-        self.n_pieces = config.ff_chunks
+        self.n_chunks = config.ff_chunks
         self.activation = config.activation
-        self.dropout = config.dropout
-        self.layer = layer
-        self.config = config
 
-    @property
-    def alike(self) -> Hashable:
-        """All feed-forward sublayers of a model work with the same shapes."""
-        return "feed_forward", self.config
-
-    @property
-    def place(self) -> str:
-        """The layer it belongs to, and that it is the layer's feed-forward part."""
-        return f"layers.{self.layer}.feed_forward"
-
-    def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
+    def forward(self, x_BLM: Tensor, context: PassContext) -> Tensor:
         """Run the whole sequence at once, under plain autograd."""
         dtype = self.compute_dtype
         h = self.norm(x_BLM, self.norm_epsilon).to(dtype)
@@ -48,61 +46,44 @@ class FeedForwardSublayer(Sublayer):
         a = self._activate(u)
         y = functional.linear(a, self.outer.weight.to(dtype), self.outer.bias.to(dtype))
         y = y.to(x_BLM.dtype)
-        if self.dropout and step.training:
-            pieces = list(even_pieces(y.shape[0] * y.shape[1], self.n_pieces))
-            rows = y.flatten(0, 1)
+        if p := self.dropout_in(context):
+            y_PM = y.flatten(0, 1)
             dropped = [
-                seeded_dropout(rows[piece], self.dropout, self._seed(step, piece))
-                for piece in pieces
+                seeded_dropout(y_PM[rows], p, self._seed(context, rows))
+                for rows in self._slices(context)
             ]
             y = torch.cat(dropped).view_as(y)
         return y
 
+    @repeats
     def accumulate(
-        self, params: Tensors, source: Stream, sink: Stream, sign: int, step: Step
+        self, params: Tensors, source: Stream, sink: Stream, context: PassContext
     ) -> None:
-        """Write sink ± f(norm(source)), piece by piece."""
+        """Add f(norm(source)) to ``sink``, a slice of the rows at a time."""
         params = self._cast(params)
-        for piece in even_pieces(step.batch * step.length, self.n_pieces):
-            h = self.normed(params, source, piece).h_PM.to(self.compute_dtype)
+        for rows in self._slices(context):
+            h = self.normed(params, source, rows).h_PM.to(self.compute_dtype)
             a = self._activate_(self._inner(params, h))
             del h
-            sink.add_(piece, self._outer(params, a, step, piece), sign)
+            sink.add_(rows, self._outer(params, a, context, rows), 1)
 
-    def sweep(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        source: Stream,
-        dy_PM: Tensor,
-        dx_PM: Tensor,
-        step: Step,
-        undo: Stream | None = None,
-    ) -> None:
-        """Run each piece forward and backward, one piece after another."""
-        params = self._cast(params)
-        for piece in even_pieces(step.batch * step.length, self.n_pieces):
-            self._sweep_piece(params, grads, source, dy_PM[piece], dx_PM[piece], step, undo, piece)
+    @repeats
+    def sweep(self, sweep: Sweep, context: PassContext) -> None:
+        """Run each slice of the rows forward and backward, one after another."""
+        params = self._cast(sweep.params)
+        for rows in self._slices(context):
+            self._sweep_rows(params, sweep, context, rows)
 
-    def _sweep_piece(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        source: Stream,
-        dy_pM: Tensor,
-        dx_pM: Tensor,
-        step: Step,
-        undo: Stream | None,
-        piece: slice,
-    ) -> None:
-        saved = self.normed(params, source, piece)
+    def _sweep_rows(self, params: Tensors, sweep: Sweep, context: PassContext, rows: slice) -> None:
+        grads, dy_pM, dx_pM = sweep.grads, sweep.dy_PM[rows], sweep.dx_PM[rows]
+        saved = self.normed(params, sweep.source, rows)
         h = saved.h_PM.to(self.compute_dtype)
         u = self._inner(params, h)
         a = self._activate(u)
-        if undo is not None:
-            undo.add_(piece, self._outer(params, a, step, piece), -1)
-        if self.dropout and step.training:
-            dy_pM = dy_pM * dropout_scale(dy_pM, self.dropout, self._seed(step, piece))
+        if sweep.undo is not None:
+            sweep.undo.add_(rows, self._outer(params, a, context, rows), -1)
+        if p := self.dropout_in(context):
+            dy_pM = dy_pM * dropout_scale(dy_pM, p, self._seed(context, rows))
         dy = dy_pM.to(self.compute_dtype)
         _add_product_(grads["outer.weight"], dy.t(), a)
         grads["outer.bias"].add_(dy_pM.sum(0))
@@ -113,7 +94,10 @@ class FeedForwardSublayer(Sublayer):
         grads["inner.bias"].add_(du.sum(0))
         dh = (du @ params["inner.weight"]).to(dx_pM.dtype)
         del du, h
-        dx_pM.add_(self.normed_backward(params, grads, source, dh, saved))
+        dx_pM.add_(normalise_backward(params, grads, dh, saved))
+
+    def _slices(self, context: PassContext) -> list[slice]:
+        return list(row_slices(context.n_rows, self.n_chunks))
 
     def _cast(self, params: Tensors) -> Tensors:
         """Return the weights in the dtype that computes; those of the normalisation stay as they
@@ -127,27 +111,27 @@ class FeedForwardSublayer(Sublayer):
     def _inner(self, params: Tensors, h_pM: Tensor) -> Tensor:
         return torch.addmm(params["inner.bias"], h_pM, params["inner.weight"].t())
 
-    def _outer(self, params: Tensors, a_pF: Tensor, step: Step, piece: slice) -> Tensor:
+    def _outer(self, params: Tensors, a_pF: Tensor, context: PassContext, rows: slice) -> Tensor:
         y = torch.addmm(params["outer.bias"], a_pF, params["outer.weight"].t())
-        if self.dropout and step.training:
+        if p := self.dropout_in(context):
             y = y.to(params["norm.weight"].dtype)
-            y = y.mul_(dropout_scale(y, self.dropout, self._seed(step, piece)))
+            y = y.mul_(dropout_scale(y, p, self._seed(context, rows)))
         return y
 
-    def _seed(self, step: Step, piece: slice) -> int:
-        return step.seed_for(self.layer, 1) + piece.start
+    def _seed(self, context: PassContext, rows: slice) -> int:
+        return context.seed_for(self.layer, RandomUse.FEED_FORWARD_DROPOUT) + int(rows.start)
 
     def _activate(self, u: Tensor) -> Tensor:
         return functional.gelu(u) if self.activation == "gelu" else functional.relu(u)
 
     def _activate_(self, u: Tensor) -> Tensor:
         """Apply the activation in place."""
-        return torch.ops.aten.gelu_(u) if self.activation == "gelu" else u.relu_()
+        return cast(Tensor, torch.ops.aten.gelu_(u)) if self.activation == "gelu" else u.relu_()
 
     def _activate_backward_(self, da: Tensor, u: Tensor) -> Tensor:
         """Write the gradient before the activation over the gradient behind it."""
         if self.activation == "gelu":
-            return torch.ops.aten.gelu_backward.grad_input(da, u, grad_input=da)
+            return cast(Tensor, torch.ops.aten.gelu_backward.grad_input(da, u, grad_input=da))
         return da.masked_fill_(u <= 0, 0)
 
 

@@ -1,19 +1,20 @@
 """The last stage: merge the streams, normalise, project to the vocabulary, cross-entropy.
 
-P rows (batch · length), p rows of a piece, W width of the merged streams, V vocabulary.
+P rows (batch · length), p rows of a slice, W width of the merged streams, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.norm import Normed, even_pieces, normalise, normalise_backward
+from reformer_bench.model.norm import Norm, Normed, normalise, normalise_backward
 from reformer_bench.model.stack.streams import FloatStream, Stream
-from reformer_bench.model.sublayer import Norm, Tensors
+from reformer_bench.model.tensors import Tensors, applied, by_parameter_name, row_slices, zero_grads
 from reformer_bench.schema.model import ModelConfig
 
 IGNORED_TARGET = -100
@@ -21,7 +22,7 @@ IGNORED_TARGET = -100
 
 
 class OutputHead(nn.Module):
-    """Computes logits and loss of one or two streams, the loss over ``loss_chunks`` pieces."""
+    """Computes logits and loss of one or two streams, the loss over ``loss_chunks`` slices."""
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
         super().__init__()
@@ -29,15 +30,15 @@ class OutputHead(nn.Module):
         self.head = nn.Linear(config.output_width, config.vocab_size)
         self.norm_epsilon = config.norm_epsilon
         self.concat = config.merge_streams == "concat"
-        self.n_pieces = config.loss_chunks
+        self.n_chunks = config.loss_chunks
         self.compute_dtype = dtype
 
-    def merge(self, streams: list[Tensor]) -> Tensor:
+    def merge(self, streams: Sequence[Tensor]) -> Tensor:
         """Return one tensor [..., W] of the streams: side by side, or their mean."""
         if len(streams) == 1:
             return streams[0]
         if self.concat:
-            return torch.cat(streams, dim=-1)
+            return torch.cat(tuple(streams), dim=-1)
         return (streams[0] + streams[1]) * 0.5
 
     def forward(self, x_BLW: Tensor) -> Tensor:
@@ -47,12 +48,12 @@ class OutputHead(nn.Module):
         h = self.norm(x_BLW, self.norm_epsilon).to(dtype)
         return functional.linear(h, weight.to(dtype), bias.to(dtype)).to(x_BLW.dtype)
 
-    def loss_sum(self, params: Tensors, streams: list[Stream], targets_P: Tensor) -> Tensor:
-        """Return the sum of cross-entropies, piece by piece."""
+    def loss_sum(self, params: Tensors, streams: Sequence[Stream], targets_P: Tensor) -> Tensor:
+        """Return the sum of cross-entropies, a slice of the rows at a time."""
         total = torch.zeros((), dtype=params["norm.weight"].dtype, device=targets_P.device)
-        for piece in even_pieces(targets_P.shape[0], self.n_pieces):
-            logits = self._logits(params, self._normed(params, streams, piece).h_PM)
-            counted, picked = _targets(targets_P[piece])
+        for rows in row_slices(targets_P.shape[0], self.n_chunks):
+            logits = self._logits(params, self._normed(params, streams, rows).h_PM)
+            counted, picked = _targets(targets_P[rows])
             losses = logits.logsumexp(-1) - logits.gather(-1, picked[:, None])[:, 0]
             total.add_((losses * counted).sum())
         return total
@@ -61,18 +62,19 @@ class OutputHead(nn.Module):
         self,
         params: Tensors,
         grads: Tensors,
-        streams: list[Stream],
+        streams: Sequence[Stream],
         targets_P: Tensor,
         dloss: Tensor,
-        dstreams: list[Tensor],
+        dstreams: Sequence[Tensor],
     ) -> None:
-        """Recomputes each piece and writes its gradients over ``dstreams`` [P, M]; adds those of
-        the parameters to ``grads``. ``dloss`` is the gradient of the sum."""
+        """Recompute each slice and write its gradients over ``dstreams`` [P, M]; add those of the
+        parameters to ``grads``. ``dloss`` is the gradient of the sum.
+        """
         weight = params["head.weight"].to(self.compute_dtype)
-        for piece in even_pieces(targets_P.shape[0], self.n_pieces):
-            saved = self._normed(params, streams, piece)
+        for rows in row_slices(targets_P.shape[0], self.n_chunks):
+            saved = self._normed(params, streams, rows)
             logits = self._logits(params, saved.h_PM)
-            counted, picked = _targets(targets_P[piece])
+            counted, picked = _targets(targets_P[rows])
             dlogits = logits.sub_(logits.logsumexp(-1, keepdim=True)).exp_()
             minus_one = torch.full_like(picked[:, None], -1, dtype=dlogits.dtype)
             dlogits.scatter_add_(-1, picked[:, None], minus_one)
@@ -82,34 +84,23 @@ class OutputHead(nn.Module):
             grads["head.weight"].add_(dlogits.t() @ saved.h_PM.to(self.compute_dtype))
             dh = (dlogits @ weight).to(saved.h_PM.dtype)
             del logits, dlogits
-            dx = normalise_backward(
-                dh,
-                saved,
-                params["norm.weight"],
-                params["norm.bias"],
-                grads["norm.weight"],
-                grads["norm.bias"],
-                streams[0].norm_scale,
-            )
-            self._split(dx, [d[piece] for d in dstreams])
+            dx = normalise_backward(params, grads, dh, saved)
+            self._write_split(dx, [d[rows] for d in dstreams])
 
-    def _split(self, dx: Tensor, into: list[Tensor]) -> None:
-        """Return the gradients of the streams, from that of what they were merged to."""
+    def _write_split(self, dx: Tensor, into: Sequence[Tensor]) -> None:
+        """Write the gradients of the streams, given that of what they were merged to."""
         if len(into) == 1:
             into[0].copy_(dx)
         elif self.concat:
-            for d, part in zip(into, dx.chunk(2, dim=-1), strict=True):
-                d.copy_(part)
+            for d, half in zip(into, dx.chunk(2, dim=-1), strict=True):
+                d.copy_(half)
         else:
             for d in into:
                 d.copy_(dx).mul_(0.5)
 
-    def _normed(self, params: Tensors, streams: list[Stream], piece: slice) -> Normed:
-        merged = self.merge([stream.read(piece) for stream in streams])
-        scale = streams[0].norm_scale
-        return normalise(
-            merged, params["norm.weight"], params["norm.bias"], self.norm_epsilon, scale
-        )
+    def _normed(self, params: Tensors, streams: Sequence[Stream], rows: slice) -> Normed:
+        merged = self.merge([stream.read(rows) for stream in streams])
+        return normalise(params, merged, self.norm_epsilon, streams[0].norm_scale)
 
     def _logits(self, params: Tensors, h_pW: Tensor) -> Tensor:
         """Return the logits [p, V] in the streams' dtype."""
@@ -119,7 +110,9 @@ class OutputHead(nn.Module):
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Computes the mean cross-entropy of one stream of floats; logits exist a piece at a time."""
+    """Computes the mean cross-entropy of one stream of floats; logits exist for a slice of the rows
+    at a time.
+    """
 
     @staticmethod
     def forward(
@@ -127,16 +120,15 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> Tensor:
         ctx.head = head
         ctx.save_for_backward(x_BLM, targets_BL, *tensors)
-        params = dict(zip((name for name, _ in head.named_parameters()), tensors, strict=True))
+        params = by_parameter_name(head, tensors)
         total = head.loss_sum(params, [FloatStream(x_BLM.flatten(0, 1))], targets_BL.flatten())
         return total / n_counted(targets_BL)
 
     @staticmethod
     def backward(ctx: Any, *dloss: Tensor) -> tuple[Tensor | None, ...]:
         x_BLM, targets_BL, *tensors = ctx.saved_tensors
-        names = [name for name, _ in ctx.head.named_parameters()]
-        params = dict(zip(names, tensors, strict=True))
-        grads = {name: torch.zeros_like(tensor) for name, tensor in params.items()}
+        params = by_parameter_name(ctx.head, tensors)
+        grads = zero_grads(params)
         dx = torch.empty_like(x_BLM, memory_format=torch.contiguous_format)
         ctx.head.loss_sweep(
             params,
@@ -150,8 +142,10 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def chunked_loss(head: OutputHead, x_BLM: Tensor, targets_BL: Tensor) -> Tensor:
-    """Return the mean cross-entropy, differentiably, with logits for a piece at a time."""
-    return _ChunkedLoss.apply(head, x_BLM, targets_BL, *head.parameters())
+    """Return the mean cross-entropy, differentiably, with logits for one of ``loss_chunks`` slices
+    of the rows at a time.
+    """
+    return applied(_ChunkedLoss, head, x_BLM, targets_BL, *head.parameters())
 
 
 def n_counted(targets: Tensor) -> Tensor:

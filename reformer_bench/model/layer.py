@@ -20,5 +20,5 @@ class Layer(nn.Module):
         self.feed_forward = FeedForwardSublayer(config, layer, dtype)
 
     def sublayers(self) -> tuple[Sublayer, Sublayer]:
-        """The sublayers in the order of the forward pass."""
+        """Return the sublayers in the order of the forward pass."""
         return self.attention, self.feed_forward

@@ -1,4 +1,4 @@
-"""ReformerLM: a language model assembled from a ModelConfig.
+"""ReformerLM: a language model assembled from a ModelConfig; and one attention sublayer of it.
 
 B batch, L length, M model width, V vocabulary.
 """
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.attention.kernels.eager import chosen_kernel
+from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.model.embedding import Embedding
 from reformer_bench.model.head import OutputHead, chunked_loss
 from reformer_bench.model.layer import Layer
-from reformer_bench.model.stack.parameters import ParameterFeed
+from reformer_bench.model.stack.parameters import CPU, ParameterLoader
 from reformer_bench.model.stack.residual import (
     checkpointed_stack,
-    partwise_residual,
+    recomputed_residual,
     standard_stack,
 )
 from reformer_bench.model.stack.reversible import (
@@ -28,7 +28,13 @@ from reformer_bench.model.stack.reversible import (
     watch_for,
 )
 from reformer_bench.model.stack.streams import RangeWatch
-from reformer_bench.model.sublayer import Step, Tensors, draw_seed, dropout_scale, seeded_dropout
+from reformer_bench.model.sublayer import (
+    PassContext,
+    RandomUse,
+    dropout_scale,
+    seeded_dropout,
+)
+from reformer_bench.model.tensors import Tensors, detached_parameters
 from reformer_bench.schema.model import Attention, ModelConfig, Residual
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -43,8 +49,8 @@ class ReformerLM(nn.Module):
     """A Transformer language model whose every memory technique is a switch of its config.
 
     Models whose switches don't change the mathematics have parameters of the same names and shapes,
-    so that the state_dict of one loads into the other. A new model is on the CPU; ``place`` moves
-    it.
+    so that the state_dict of one loads into the other. A new model is on the CPU, with float32
+    parameters (float64 where the config's dtype is that); ``place`` moves it.
 
     Args:
         config: Sizes and switches, for example ``preset("reformer", n_layers=6)``.
@@ -58,8 +64,7 @@ class ReformerLM(nn.Module):
         self.layers = nn.ModuleList(Layer(config, i, compute) for i in range(config.n_layers))
         self.output = OutputHead(config, compute)
         self.to(_parameter_dtype(config))
-        self.exact = config.streams == "fixed"
-        self.feed = ParameterFeed(torch.device("cpu"), offload=config.parameter_offload == "cpu")
+        self.loader = ParameterLoader(offload=config.parameter_offload == "cpu")
         self.on_reconstructed: OnReconstructed | None = None
         """Called at the end of a reversible backward pass with the streams as undone."""
         self._watch: RangeWatch | None = None
@@ -78,8 +83,7 @@ class ReformerLM(nn.Module):
         Returns:
             The model itself.
         """
-        device = torch.device(device)
-        offload = self.config.parameter_offload == "cpu"
+        device, offload = torch.device(device), self.loader.offload
         self.embedding.to(device)
         self.output.to(device)
         if not offload:
@@ -89,7 +93,7 @@ class ReformerLM(nn.Module):
         elif device.type == "cuda":
             for parameter in self.layers.parameters():
                 parameter.data = parameter.data.pin_memory()
-        self.feed = ParameterFeed(device, offload=offload, host=host)
+        self.loader = ParameterLoader(device, offload=offload, host=CPU if host is None else host)
         return self
 
     def forward(self, tokens_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
@@ -106,21 +110,23 @@ class ReformerLM(nn.Module):
         Raises:
             ValueError: Tokens or ``valid_BL`` have another shape or dtype, there are no tokens, or
                 the sequence is longer than ``max_length``.
+            StreamRangeError: The streams of a reversible model would hold a NaN or a number out of
+                range (see ``check_streams``).
         """
-        step = self._step(tokens_BL, valid_BL)
-        x_BLM = self._embedded(tokens_BL, step)
-        if self.config.residual is Residual.REVERSIBLE:
-            watch = self._new_watch()
-            streams = reversible_stack(self._layers(), x_BLM, step, self.feed, watch)
-            self._watched_by(watch)
-            return cast(Tensor, self.output(self.output.merge(list(streams))))
-        return cast(Tensor, self.output(self._residual(x_BLM, step)))
+        context = self._begin_pass(tokens_BL, valid_BL)
+        x_BLM = self.embedded(tokens_BL, context)
+        if self.config.residual is not Residual.REVERSIBLE:
+            return cast(Tensor, self.output(self._residual(x_BLM, context)))
+        watch = self._new_watch()
+        streams = reversible_stack(self.stack_layers, x_BLM, context, self.loader, watch)
+        self._keep_watch(watch)
+        return cast(Tensor, self.output(self.output.merge(streams)))
 
     def loss(self, tokens_BL: Tensor, targets_BL: Tensor, valid_BL: Tensor | None = None) -> Tensor:
         """Compute the mean cross-entropy of predicting the targets.
 
         With ``loss_chunks`` > 1, and in every reversible model, logits exist for only one of
-        ``loss_chunks`` pieces of the sequence at a time. The loss of a reversible model can be
+        ``loss_chunks`` slices of the rows at a time. The loss of a reversible model can be
         differentiated once, because its backward pass undoes the activations in place.
 
         Args:
@@ -130,12 +136,13 @@ class ReformerLM(nn.Module):
             valid_BL: False at padding, bool of shape [batch, length]; None stands for no padding.
 
         Returns:
-            The mean over the targets that take part, a scalar.
+            The mean over the targets that take part, a scalar in the dtype of the parameters.
 
         Raises:
             ValueError: As in ``forward``, or the targets have another shape than the tokens.
+            StreamRangeError: As in ``forward``.
         """
-        step = self._step(tokens_BL, valid_BL)
+        context = self._begin_pass(tokens_BL, valid_BL)
         if targets_BL.shape != tokens_BL.shape:
             raise ValueError(
                 f"targets have shape {list(targets_BL.shape)}, expected that of the tokens, "
@@ -143,10 +150,10 @@ class ReformerLM(nn.Module):
             )
         if self.config.residual is Residual.REVERSIBLE:
             watch = self._new_watch()
-            loss = reversible_loss(self, step, watch, tokens_BL, targets_BL)
-            self._watched_by(watch)
+            loss = reversible_loss(self, context, watch, tokens_BL, targets_BL)
+            self._keep_watch(watch)
             return loss
-        x_BLM = self._residual(self._embedded(tokens_BL, step), step)
+        x_BLM = self._residual(self.embedded(tokens_BL, context), context)
         if self.config.loss_chunks > 1:
             return chunked_loss(self.output, x_BLM, targets_BL)
         logits = self.output(x_BLM)
@@ -157,7 +164,11 @@ class ReformerLM(nn.Module):
 
         A GPU's verdict is read by this call or when the next pass begins, so that no pass waits
         for the host; till then the loss (or the logits) and the gradients are NaN. On the CPU it
-        is read at the end of each pass. Raises StreamRangeError, naming the layer.
+        is read at the end of each pass.
+
+        Raises:
+            StreamRangeError: A NaN or a number out of range was put into a stream; the text names
+                the layer.
         """
         watch, self._watch = self._watch, None
         if watch is not None:
@@ -166,64 +177,71 @@ class ReformerLM(nn.Module):
     def settings(self) -> dict[str, str]:
         """Say which kernel ``auto`` has become on the device that the model is on."""
         found = {}
-        for layer in self._layers():
+        for layer in self.stack_layers:
             attention = layer.attention
             if attention.kind in (Attention.LSH, Attention.LOCAL):
                 device = self.embedding.tokens.weight.device
-                kernel, _ = chosen_kernel(attention.settings, device, attention.compute_dtype)
-                found[f"{attention.kind}_kernel"] = kernel.value
+                name, _ = chosen_kernel(attention.settings, device, attention.compute_dtype)
+                found[f"{attention.kind}_kernel"] = name.value
         return found
 
-    def embed(self, params: Tensors, tokens_BL: Tensor, step: Step) -> Tensor:
+    @property
+    def stack_layers(self) -> list[Layer]:
+        """The layers, in order."""
+        return [cast(Layer, layer) for layer in self.layers]
+
+    def embed(self, params: Tensors, tokens_BL: Tensor, context: PassContext) -> Tensor:
         """Return the embedded tokens, with dropout, [B, L, M], outside autograd."""
-        x_BLM = self.embedding.lookup(params, tokens_BL)
-        if self._dropout(step):
-            x_BLM.mul_(dropout_scale(x_BLM, self._dropout(step), self._embedding_seed(step)))
-        return x_BLM
+        return self._drop_(self.embedding.lookup(params, tokens_BL), context)
 
     def embed_backward(
-        self, like: Tensor, tokens_BL: Tensor, dx_BLM: Tensor, step: Step
+        self, tokens_BL: Tensor, dx_BLM: Tensor, context: PassContext
     ) -> list[Tensor]:
         """Return the gradients of the embedding's parameters, in their order; ``dx`` may be
         overwritten.
         """
-        if self._dropout(step):
-            dx_BLM.mul_(dropout_scale(dx_BLM, self._dropout(step), self._embedding_seed(step)))
-        params = {name: p.detach() for name, p in self.embedding.named_parameters()}
+        params = detached_parameters(self.embedding)
+        dx_BLM = self._drop_(dx_BLM, context)
         return list(self.embedding.lookup_backward(params, tokens_BL, dx_BLM).values())
 
-    def _embedded(self, tokens_BL: Tensor, step: Step) -> Tensor:
-        """Return the embedded tokens, with dropout, differentiably."""
+    def embedded(self, tokens_BL: Tensor, context: PassContext) -> Tensor:
+        """Return the embedded tokens, with dropout, [B, L, M], differentiably."""
         x_BLM = self.embedding(tokens_BL)
-        return seeded_dropout(x_BLM, self._dropout(step), self._embedding_seed(step))
+        return seeded_dropout(x_BLM, self._dropout(context), self._dropout_seed(context))
 
-    def _residual(self, x_BLM: Tensor, step: Step) -> Tensor:
-        if self.config.residual is Residual.STANDARD:
-            return standard_stack(self._layers(), x_BLM, step, self.feed)
-        offload = self.config.parameter_offload == "cpu"
-        return checkpointed_stack(self._layers(), x_BLM, step, self.feed, offload=offload)
+    def _drop_(self, x_BLM: Tensor, context: PassContext) -> Tensor:
+        """Drop features of the embedding or its gradient, in place."""
+        if p := self._dropout(context):
+            x_BLM.mul_(dropout_scale(x_BLM, p, self._dropout_seed(context)))
+        return x_BLM
+
+    def _dropout(self, context: PassContext) -> float:
+        return self.config.dropout if context.training else 0.0
+
+    def _dropout_seed(self, context: PassContext) -> int:
+        return context.seed_for(self.config.n_layers, RandomUse.DROPOUT)
+
+    def _residual(self, x_BLM: Tensor, context: PassContext) -> Tensor:
+        standard = self.config.residual is Residual.STANDARD
+        stack = standard_stack if standard else checkpointed_stack
+        return stack(self.stack_layers, x_BLM, context, self.loader)
 
     def _new_watch(self) -> RangeWatch | None:
-        """What is to watch the streams of the pass that begins."""
-        return watch_for(self._layers(), self.embedding.tokens.weight.detach(), exact=self.exact)
+        """Return what is to watch the streams of the pass that begins; None where they are floats,
+        in which a NaN or an infinity shows by itself.
+        """
+        if self.config.streams == "float":
+            return None
+        return watch_for(self.stack_layers, self.embedding.tokens.weight.detach())
 
-    def _watched_by(self, watch: RangeWatch | None) -> None:
-        """The pass has ended."""
+    def _keep_watch(self, watch: RangeWatch | None) -> None:
+        """Keep the watch of the pass that has ended, to be read when that makes nobody wait."""
         self._watch = watch
         if self.embedding.tokens.weight.device.type == "cpu":
             self.check_streams()
 
-    def _layers(self) -> list[Layer]:
-        return [cast(Layer, layer) for layer in self.layers]
-
-    def _dropout(self, step: Step) -> float:
-        return self.config.dropout if step.training else 0.0
-
-    def _embedding_seed(self, step: Step) -> int:
-        return step.seed_for(self.config.n_layers, 0)
-
-    def _step(self, tokens_BL: Tensor, valid_BL: Tensor | None) -> Step:
-        """Check the pass before and the input, and draw the step's seed."""
+    def _begin_pass(self, tokens_BL: Tensor, valid_BL: Tensor | None) -> PassContext:
+        """Check the pass before and the input, and draw the pass's seed."""
         self.check_streams()
         if tokens_BL.dim() != 2 or tokens_BL.dtype != torch.int64:
             raise ValueError(
@@ -244,7 +262,7 @@ class ReformerLM(nn.Module):
                 f"valid must be bool of shape {list(tokens_BL.shape)}, not "
                 f"{valid_BL.dtype} of shape {list(valid_BL.shape)}"
             )
-        return Step(batch, length, draw_seed(), valid_BL, self.training)
+        return PassContext.begin(batch, length, valid_BL=valid_BL, training=self.training)
 
 
 class AttentionLayer(nn.Module):
@@ -255,22 +273,32 @@ class AttentionLayer(nn.Module):
         self.config = config
         self.layer = Layer(config, 0, _DTYPES[config.dtype]).attention
         self.to(_parameter_dtype(config))
-        self.feed = ParameterFeed(torch.device("cpu"), offload=False)
+        self.loader = ParameterLoader(offload=False)
 
     def forward(self, x_BLM: Tensor) -> Tensor:
-        """Return y [B, L, M] of x [B, L, M]; unless residual is ``standard``, the backward pass
-        recomputes one group of heads at a time. Raises ValueError for an x of another dtype than
-        the parameters'.
+        """Compute y of x.
+
+        Unless ``residual`` is ``standard``, the backward pass recomputes one group of heads at a
+        time.
+
+        Args:
+            x_BLM: Activations of shape [batch, length, d_model], in the dtype of the parameters.
+
+        Returns:
+            y, of the same shape and dtype.
+
+        Raises:
+            ValueError: x has another dtype.
         """
         wanted = self.layer.norm.weight.dtype
         if x_BLM.dtype != wanted:
             raise ValueError(f"x has dtype {x_BLM.dtype}, expected the parameters', {wanted}")
-        step = Step(x_BLM.shape[0], x_BLM.shape[1], draw_seed(), None, self.training)
+        context = PassContext.begin(x_BLM.shape[0], x_BLM.shape[1], training=self.training)
         if self.config.residual is Residual.STANDARD:
-            return x_BLM + self.layer(x_BLM, step)
-        return partwise_residual(self.layer, x_BLM, step, self.feed)
+            return x_BLM + cast(Tensor, self.layer(x_BLM, context))
+        return recomputed_residual(self.layer, x_BLM, context, self.loader)
 
 
 def attention_layer(config: ModelConfig) -> AttentionLayer:
-    """One attention sublayer of a model: what Table 1 of the paper is about."""
+    """Build one attention sublayer of a model: what Table 1 of the paper is about."""
     return AttentionLayer(config)

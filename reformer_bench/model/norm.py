@@ -5,31 +5,26 @@ P rows, M model width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
 
-_PIECE_BYTES = 8 * 2**20
-_MOST_PIECES = 16
-
-
-def even_pieces(n_rows: int, n_pieces: int) -> Iterator[slice]:
-    """Return ``n_pieces`` slices (fewer if there are fewer rows) that cover the rows in order."""
-    size = -(-n_rows // min(n_pieces, n_rows))
-    for start in range(0, n_rows, size):
-        yield slice(start, min(start + size, n_rows))
+from reformer_bench.model.tensors import Tensors
 
 
-def small_pieces(n_rows: int, row_bytes: int) -> Iterator[slice]:
-    """Return slices of about 8 MiB, at most 16 of them.
+class Norm(nn.Module):
+    """The weight and bias of a layer normalisation over ``width`` features."""
 
-    The bound keeps the number of operators from growing with length; a piece is then a sixteenth of
-    a tensor that is there anyway.
-    """
-    wanted = -(-n_rows * row_bytes // _PIECE_BYTES)
-    return even_pieces(n_rows, max(1, min(wanted, _MOST_PIECES)))
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, epsilon: float) -> Tensor:
+        """Return normalised x [..., width], under plain autograd."""
+        return layer_norm(x, self.weight.shape, self.weight, self.bias, epsilon)
 
 
 class Normed(NamedTuple):
@@ -39,32 +34,27 @@ class Normed(NamedTuple):
     x_PM: Tensor
     mean_P1: Tensor
     rstd_P1: Tensor
+    scale: float
 
 
-def normalise(
-    x_PM: Tensor, weight_M: Tensor, bias_M: Tensor, epsilon: float, scale: float = 1.0
-) -> Normed:
-    """Return the layer normalisation of x / scale, given x.
+def normalise(params: Tensors, x_PM: Tensor, epsilon: float, scale: float) -> Normed:
+    """Return the layer normalisation of x / scale, given x, by a module's ``norm``.
 
     Normalisation divides any common factor out; only epsilon has to follow it.
     """
     h, mean, rstd = torch.native_layer_norm(
-        x_PM, (x_PM.shape[-1],), weight_M, bias_M, epsilon * scale * scale
+        x_PM,
+        (x_PM.shape[-1],),
+        params["norm.weight"],
+        params["norm.bias"],
+        epsilon * scale * scale,
     )
-    return Normed(h, x_PM, mean, rstd)
+    return Normed(h, x_PM, mean, rstd, scale)
 
 
-def normalise_backward(
-    dh_PM: Tensor,
-    saved: Normed,
-    weight_M: Tensor,
-    bias_M: Tensor,
-    dweight_M: Tensor,
-    dbias_M: Tensor,
-    scale: float = 1.0,
-) -> Tensor:
-    """Return the gradient [P, M] with respect to x / scale; add those of weight and bias
-    in place.
+def normalise_backward(params: Tensors, grads: Tensors, dh_PM: Tensor, saved: Normed) -> Tensor:
+    """Return the gradient [P, M] with respect to x / scale, given that of the normalised rows; add
+    those of weight and bias to ``grads``, in place.
     """
     dx, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
         dh_PM,
@@ -72,10 +62,10 @@ def normalise_backward(
         (dh_PM.shape[-1],),
         saved.mean_P1,
         saved.rstd_P1,
-        weight_M,
-        bias_M,
+        params["norm.weight"],
+        params["norm.bias"],
         [True, True, True],
     )
-    dweight_M.add_(dweight)
-    dbias_M.add_(dbias)
-    return dx if scale == 1.0 else dx.mul_(scale)
+    grads["norm.weight"].add_(dweight)
+    grads["norm.bias"].add_(dbias)
+    return cast(Tensor, dx if saved.scale == 1.0 else dx.mul_(saved.scale))

@@ -1,61 +1,77 @@
-"""A sublayer is f(norm(x)) as a set of independent parts, each run forward, or forward and
-backward.
+"""A sublayer is f(norm(x)) computed piece by piece, forward, or forward and backward at once.
 
-Attention is a sum over head groups, feed-forward a concatenation over pieces of the sequence. So
-one interface serves both, and nothing needs all parts at once, in training either.
+Attention is a sum over head groups, feed-forward a concatenation over slices of the rows. So one
+interface serves both, and nothing needs the whole of a sublayer at once, in training either.
+
+B batch, L length, P rows (batch · length), M model width.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import IntEnum
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
 from torch.utils._python_dispatch import _disable_current_modes
 
-from reformer_bench.model.norm import Normed, normalise, normalise_backward
+from reformer_bench.model.norm import Norm, Normed, normalise
+from reformer_bench.model.repeats import Index, Seed
 from reformer_bench.model.stack.streams import Stream
+from reformer_bench.model.tensors import Tensors, applied
 
 _SEED_BOUND = 2**62
+_USES_PER_LAYER = 8
 
 
-@dataclass(frozen=True)
-class Step:
-    """One pass over a batch.
+class RandomUse(IntEnum):
+    """What a layer draws random numbers for."""
 
-    A step draws one seed. Everything random in it derives from that seed and the place where it is
-    used, so that a recomputation repeats dropout and hash rotations exactly.
+    DROPOUT = 0
+    """After attention, and after the embedding, which counts as a layer behind the last."""
+    FEED_FORWARD_DROPOUT = 1
+    HASHING = 2
+
+
+@dataclass(frozen=True, eq=False)
+class PassContext:
+    """What one pass over a batch shares: its sizes, its padding and its seed.
+
+    Everything random in a pass derives from the one seed and the place where it is used, so that a
+    recomputation repeats dropout and hash rotations exactly.
     """
 
     batch: int
     length: int
-    seed: int
-    valid_BL: Tensor | None = None
+    seed: Seed
+    valid_BL: Tensor | None
     """True where a token is real, [batch, length] bool; None stands for everywhere."""
-    training: bool = True
+    training: bool
+
+    @staticmethod
+    def begin(
+        batch: int, length: int, *, valid_BL: Tensor | None = None, training: bool
+    ) -> PassContext:
+        """Begin a pass, with a seed from torch's global generator, so that torch.manual_seed
+        repeats it.
+        """
+        # The draw is real also while operators are only being traced on fake tensors.
+        with _disable_current_modes():
+            seed = Seed(torch.randint(_SEED_BOUND, ()))
+        return PassContext(batch, length, seed, valid_BL, training)
 
     @property
-    def shapes(self) -> tuple[int, int, bool, bool]:
-        """A key that is equal for steps that work with the same shapes."""
-        return self.batch, self.length, self.valid_BL is None, self.training
+    def n_rows(self) -> int:
+        """The rows of a stream, P."""
+        return self.batch * self.length
 
-    def seed_for(self, layer: int, use: int) -> int:
-        """Return the seed of one use (0: attention dropout, 1: feed-forward dropout, 2:
-        hashing).
-        """
+    def seed_for(self, layer: int, use: RandomUse) -> int:
+        """Return the seed of one use in one layer."""
         # splitmix64's odd constant spreads neighbouring places over the whole range.
-        return (self.seed + (layer * 8 + use + 1) * 0x9E3779B97F4A7C15) % _SEED_BOUND
-
-
-def draw_seed() -> int:
-    """Draw a seed from torch's global generator, so that torch.manual_seed repeats a step."""
-    # The draw is real also while operators are only being traced on fake tensors.
-    with _disable_current_modes():
-        return int(torch.randint(_SEED_BOUND, ()))
+        place = layer * _USES_PER_LAYER + use + 1
+        return (self.seed + place * 0x9E3779B97F4A7C15) % _SEED_BOUND
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:
@@ -85,99 +101,70 @@ class _SeededDropout(torch.autograd.Function):
 
 def seeded_dropout(x: Tensor, p: float, seed: int) -> Tensor:
     """Drop features of x with probability p, differentiably."""
-    return _SeededDropout.apply(x, p, seed) if p > 0 else x
+    return applied(_SeededDropout, x, p, seed) if p > 0 else x
 
 
-Tensors = Mapping[str, Tensor]
-"""Parameters, or their gradients, by local name, on the device that computes."""
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What one sublayer's backward pass reads, and what it writes in place."""
 
-
-class Norm(nn.Module):
-    """The weight and bias of a layer normalisation over ``width`` features."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor, epsilon: float) -> Tensor:
-        """Return normalised x [..., width], under plain autograd."""
-        return layer_norm(x, self.weight.shape, self.weight, self.bias, epsilon)
+    params: Tensors
+    grads: Tensors
+    """The gradients of the parameters are added here."""
+    source: Stream
+    """What the sublayer read; it is normalised again."""
+    dy_PM: Tensor
+    """The gradient of the sublayer's result."""
+    dx_PM: Tensor
+    """The gradient of the source is added here."""
+    undo: Stream | None = None
+    """The stream that the sublayer's result is taken from again; None for none."""
 
 
 class Sublayer(nn.Module, ABC):
-    """One pre-normalised sublayer of a residual stack.
+    """One pre-normalised sublayer of a residual stack."""
 
-    P rows (batch · length), M model width.
-    """
+    role: ClassVar[str]
+    """What it is called in its layer."""
 
-    def __init__(self, d_model: int, norm_epsilon: float, dtype: torch.dtype) -> None:
+    def __init__(
+        self, d_model: int, norm_epsilon: float, dropout: float, layer: int, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.norm = Norm(d_model)
         self.norm_epsilon = norm_epsilon
+        self.dropout = dropout
+        self.layer = Index(layer)
         self.compute_dtype = dtype
 
     @property
-    @abstractmethod
-    def alike(self) -> Hashable:
-        """A key that is equal for sublayers that work with the same shapes."""
-
-    @property
-    @abstractmethod
     def place(self) -> str:
-        """Where in the model it is, in words for people."""
+        """Where in the model it is, as in ``layers.0.attention``."""
+        return f"layers.{self.layer}.{self.role}"
 
     @abstractmethod
-    def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
+    def forward(self, x_BLM: Tensor, context: PassContext) -> Tensor:
         """Return f(norm(x)), [B, L, M], under plain autograd, which keeps activations for
         backward.
         """
 
     @abstractmethod
     def accumulate(
-        self, params: Tensors, source: Stream, sink: Stream, sign: int, step: Step
+        self, params: Tensors, source: Stream, sink: Stream, context: PassContext
     ) -> None:
-        """Write sink ± f(norm(source)), in place, part by part, keeping nothing."""
+        """Add f(norm(source)) to ``sink``, in place, piece by piece, keeping nothing."""
 
     @abstractmethod
-    def sweep(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        source: Stream,
-        dy_PM: Tensor,
-        dx_PM: Tensor,
-        step: Step,
-        undo: Stream | None = None,
-    ) -> None:
-        """Recompute each part, take it from ``undo``, and add its vector-Jacobian
-        products.
+    def sweep(self, sweep: Sweep, context: PassContext) -> None:
+        """Recompute each piece, take it from ``undo``, and add its vector-Jacobian products.
 
-        ``dy`` is the gradient of f's result; gradients of the source are added to ``dx`` and those
-        of the parameters to ``grads``, in place. One forward is recomputed, and no more than one
-        part's activations exist at once.
+        One forward is recomputed, and no more than one piece's activations exist at once.
         """
 
     def normed(self, params: Tensors, source: Stream, rows: slice) -> Normed:
         """Return normalised rows of a stream."""
-        return normalise(
-            source.read(rows),
-            params["norm.weight"],
-            params["norm.bias"],
-            self.norm_epsilon,
-            source.norm_scale,
-        )
+        return normalise(params, source.read(rows), self.norm_epsilon, source.norm_scale)
 
-    def normed_backward(
-        self, params: Tensors, grads: Tensors, source: Stream, dh_PM: Tensor, saved: Normed
-    ) -> Tensor:
-        """Return the gradient of the stream's rows, given that of their normalised ones."""
-        return normalise_backward(
-            dh_PM,
-            saved,
-            params["norm.weight"],
-            params["norm.bias"],
-            grads["norm.weight"],
-            grads["norm.bias"],
-            source.norm_scale,
-        )
+    def dropout_in(self, context: PassContext) -> float:
+        """Return the probability that a feature is dropped in this pass."""
+        return self.dropout if context.training else 0.0

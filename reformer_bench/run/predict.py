@@ -13,7 +13,7 @@ from reformer_bench.measure.fake.places import places_of
 from reformer_bench.measure.fake.recording import HOST, FakeRecording, record_fake_allocations
 from reformer_bench.measure.predict import COLD, WARM, Prediction, prediction_of
 from reformer_bench.model.attention.common import AttentionSettings
-from reformer_bench.model.attention.kernels.eager import chosen_kernel
+from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.model.repeats import followed_by
 from reformer_bench.run.workloads import PhaseContext, Workload, build_workload
 from reformer_bench.schema.case import Case

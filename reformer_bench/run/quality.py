@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reformer_bench.model.attention.common import AttentionSettings, hide_unseen_, unpack
-from reformer_bench.model.attention.kernels.eager import chosen_kernel
+from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.model.attention.lsh import (
     bucket_factors,
     draw_rotations,

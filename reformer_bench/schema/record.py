@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reformer_bench.schema.case import Case
+from reformer_bench.schema.case import Case, DeviceKind
 
 SCHEMA_VERSION: Final = 1
 PREDICTED_SOURCE: Final = "fake-tensor"
@@ -22,7 +22,6 @@ PREDICTED_SOURCE: Final = "fake-tensor"
 
 Phase = Literal["build", "forward", "backward", "optimizer"]
 PHASES: tuple[Phase, ...] = ("build", "forward", "backward", "optimizer")
-
 
 # With two threads on two cores, less than this slows a step by an eighth at most.
 _DISTURBING_CORES = 0.25
@@ -65,11 +64,13 @@ class Outcome(StrEnum):
         return self not in (Outcome.OK, Outcome.SKIPPED)
 
 
-class _Part(BaseModel):
+class _Frozen(BaseModel):
+    """What every part of a record is: unchangeable, without keys of its own."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Breakdown(_Part):
+class Breakdown(_Frozen):
     """What the bytes alive at the allocated peak are; the five add up to the peak."""
 
     parameters_bytes: int
@@ -91,7 +92,7 @@ class Breakdown(_Part):
         return self.fixed_bytes + self.activations_bytes + self.temporaries_bytes
 
 
-class PhasePeak(_Part):
+class PhasePeak(_Frozen):
     """The peaks of the framework's allocator while one phase ran, counting what was alive before
     it.
     """
@@ -102,7 +103,7 @@ class PhasePeak(_Part):
     """What the caching allocator held from the device; None where nothing is cached (CPU)."""
 
 
-class AllocatorMemory(_Part):
+class AllocatorMemory(_Frozen):
     """What the framework's allocator saw, from an empty process on."""
 
     source: Literal["cuda-allocator", "cpu-allocator-events", "fake-tensor"]
@@ -128,7 +129,7 @@ class AllocatorMemory(_Part):
         return max(reserved, default=None)
 
 
-class NvmlMemory(_Part):
+class NvmlMemory(_Frozen):
     """What the NVIDIA driver reports; see ``notes`` for what it could not see."""
 
     device_before_bytes: int
@@ -143,7 +144,7 @@ class NvmlMemory(_Part):
     notes: tuple[str, ...] = ()
 
 
-class HostMemory(_Part):
+class HostMemory(_Frozen):
     """The process's resident set: its memory by the operating system."""
 
     before_bytes: int
@@ -152,7 +153,7 @@ class HostMemory(_Part):
     """Its high-water mark while the case ran."""
 
 
-class Memory(_Part):
+class Memory(_Frozen):
     """Every peak, each under the name of what measured it."""
 
     allocator: AllocatorMemory | None = None
@@ -170,7 +171,7 @@ class Memory(_Part):
         return None if self.allocator is None else self.allocator.peak_allocated_bytes
 
 
-class StepSample(_Part):
+class StepSample(_Frozen):
     """The time of one step, by phase; phases that a workload lacks are None."""
 
     total_ms: float
@@ -179,7 +180,7 @@ class StepSample(_Part):
     optimizer_ms: float | None = None
 
 
-class Timing(_Part):
+class Timing(_Frozen):
     """Every timed step, with its phases."""
 
     build_ms: float
@@ -196,7 +197,7 @@ class Timing(_Part):
     """The speed that one large matrix product reached on this device, in the model's dtype."""
 
 
-class Quality(_Part):
+class Quality(_Frozen):
     """How near LSH attention comes to full attention on the same vectors, one head at a time."""
 
     inputs: Literal["planted", "random"]
@@ -209,7 +210,7 @@ class Quality(_Part):
     n_queries: int
 
 
-class Overhead(_Part):
+class Overhead(_Frozen):
     """The time that this package itself took to start and stop the case."""
 
     start_ms: float
@@ -218,7 +219,7 @@ class Overhead(_Part):
     """From the worker's last line to its process being gone, just before its record is written."""
 
 
-class Load(_Part):
+class Load(_Frozen):
     """What took the processors while a case ran, in cores: 1.0 is one of them all the time."""
 
     own_cores: float
@@ -229,20 +230,20 @@ class Load(_Part):
     """What the host of a virtual machine gave to others."""
 
     def missing_cores(self, environment: Environment) -> float:
-        """How many cores that a case there computes on were taken by others."""
+        """Return how many of the cores that a case computes on were taken by others."""
         wanted = environment.torch_threads if environment.device_kind == "cpu" else 1
         spare = max(0, environment.cpu_count - wanted)
         return max(0.0, self.other_cores + self.stolen_cores - spare)
 
     def disturbs(self, environment: Environment) -> bool:
-        """Whether times taken meanwhile are not to be trusted."""
+        """Say whether times taken meanwhile are not to be trusted."""
         return self.missing_cores(environment) >= _DISTURBING_CORES
 
 
-class Environment(_Part):
+class Environment(_Frozen):
     """Where a run was made; it is found out once a run and repeated on every record."""
 
-    device_kind: Literal["cpu", "cuda"]
+    device_kind: DeviceKind
     device_name: str
     device_memory_bytes: int | None
     driver_version: str | None = None
@@ -267,7 +268,7 @@ class Environment(_Part):
     packages: dict[str, str] = Field(default_factory=dict)
 
 
-class Record(_Part):
+class Record(_Frozen):
     """A case, its outcome and everything measured: one line of a result file."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -288,7 +289,7 @@ class Record(_Part):
     load: Load | None = None
     """Whom the processors served meanwhile; None where the system doesn't tell."""
     time_limit_s: float | None = None
-    """What any one case was given, when this record was made."""
+    """The time that any one case was given when this record was made."""
     attempt: int = 1
     """A case that was disturbed is tried again; this is the last attempt, counted from 1."""
     settings: dict[str, str] = Field(default_factory=dict)
@@ -309,7 +310,14 @@ class Record(_Part):
     ) -> Record:
         """Make the record of a case whose outcome is known without a worker's own record.
 
-        ``started_at`` is now unless it is given.
+        Args:
+            case: The case that has no record of a worker's.
+            outcome: Anything but ``ok``, unless the case was predicted.
+            message: What went wrong, in one line.
+            environment: Where it would have run.
+            started_at: When the case began; now unless it is given.
+            wall_ms: What it took until then.
+            memory: What was predicted or seen from outside.
         """
         return cls(
             case_id=case.id,
@@ -352,10 +360,13 @@ class Record(_Part):
 
     @property
     def activation_bytes(self) -> int | None:
-        """The peak of a finished case less its fixed bytes; None where that isn't known.
+        """What grows with the length: the peak of a finished case less its fixed bytes.
 
-        Where the peak is that of the optimizer's phase, its temporaries grow with the parameters.
-        Then the peak of the forward and backward phases counts, less the same fixed bytes.
+        None where there is no breakdown, and where the peak is no more than the fixed bytes.
+
+        Where the peak is that of the optimizer or of the build, its temporaries grow with the
+        parameters. Then the peak of the forward and backward phases counts, less the same fixed
+        bytes.
         """
         allocator, breakdown = self.memory.allocator, self.breakdown
         if not self.finished or allocator is None or breakdown is None:
@@ -395,29 +406,14 @@ class Record(_Part):
         return self.load is not None and self.load.disturbs(self.environment)
 
 
-def utc_now() -> str:
-    """Return the time in ISO 8601, UTC, to the second, as records hold it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def latest_of_each(records: Iterable[Record]) -> list[Record]:
-    """The last record of every case, in the order in which the cases were first tried."""
-    return list({record.case_id: record for record in records}.values())
-
-
-def json_schema() -> dict[str, object]:
-    """Return the JSON Schema of a record."""
-    schema = Record.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
 @dataclass(frozen=True)
 class Predicted:
-    """What was found out about one case; ``problem`` says why nothing was."""
+    """What was found out about one case without running it."""
 
     memory: AllocatorMemory | None = None
     flops: int | None = None
     problem: str | None = None
+    """Why nothing was found out; None where something was."""
     places: dict[str, dict[str, int]] | None = None
     """Bytes at the peak, by part of the model and then by kind of memory."""
 
@@ -427,11 +423,27 @@ class Predicted:
         return None if self.memory is None else self.memory.peak_allocated_bytes
 
     def added_to(self, memory: Memory) -> Memory:
-        """A record's memory, with what was predicted for it."""
+        """Return a record's memory, with what was predicted for it beside it."""
         return memory.model_copy(
             update={"predicted_peak_bytes": self.peak_bytes, "predicted_places": self.places}
         )
 
 
 Predictions = Mapping[str, Predicted]
-"""By case id."""
+"""What was predicted for each case, by the case's id."""
+
+
+def utc_now() -> str:
+    """Return the time in ISO 8601, UTC, to the second, as records hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def latest_of_each(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of every case, in the order in which the cases were first tried."""
+    return list({record.case_id: record for record in records}.values())
+
+
+def json_schema() -> dict[str, object]:
+    """Return the JSON Schema of a record."""
+    schema = Record.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

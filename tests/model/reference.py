@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reformer_bench.model.attention.common import SELF_PENALTY, unit_keys
-from reformer_bench.model.sublayer import Step
+from reformer_bench.model.sublayer import PassContext
 
 
 def full_reference(
@@ -96,11 +96,11 @@ def lsh_reference(
     return weighted(scores, times, v)
 
 
-def plain_reversible_loss(model, tokens: Tensor, targets: Tensor, step: Step) -> Tensor:
+def plain_reversible_loss(model, tokens: Tensor, targets: Tensor, context: PassContext) -> Tensor:
     """The reversible equations under plain autograd: every activation kept, nothing undone."""
-    x1 = x2 = model._embedded(tokens, step)
+    x1 = x2 = model.embedded(tokens, context)
     for layer in model.layers:
-        x1 = x1 + layer.attention(x2, step)
-        x2 = x2 + layer.feed_forward(x1, step)
+        x1 = x1 + layer.attention(x2, context)
+        x2 = x2 + layer.feed_forward(x1, context)
     logits = model.output(model.output.merge([x1, x2]))
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())

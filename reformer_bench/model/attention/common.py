@@ -21,7 +21,8 @@ PADDING_PENALTY = 1e9
 """What is subtracted from the score of a padding key; it is finite, so that rows of padding stay
 finite."""
 
-_KEY_EPSILON = 1e-6
+KEY_EPSILON = 1e-6
+"""What is added to the mean square of a query when it is made a key, so that zero stays finite."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,24 @@ class AttentionSettings:
     attend_across_buckets: bool
     count_duplicates: bool
     ring: bool
+    """Whether a round's first chunk looks back to the last chunk of the round before."""
     lsh_kernel: LshKernel
     local: bool = False
     round_lone_tokens: bool = False
+    """Whether a token that sees only itself gets its value times rounded weights."""
 
     @property
     def slots_decide(self) -> bool:
-        """Among the keys a query sees in a sorted order, whether a later slot is a later position
-        and the token itself sits in its own slot only."""
+        """Whether, among the keys that a query sees in a sorted order, a later slot is a later
+        position and the token itself sits in its own slot only.
+        """
         if self.local:
             return self.causal or not self.ring
         return not self.attend_across_buckets or not (self.causal or self.ring)
 
     @property
     def packed_width(self) -> int:
-        """Features of a head in a packed tensor: query and value, or query, key and value."""
+        """How many features a head has in a packed tensor: query and value, or all three."""
         return (2 if self.shared_qk else 3) * self.d_head
 
     @staticmethod
@@ -75,11 +79,9 @@ class AttentionSettings:
 
 
 def unit_keys(q: Tensor) -> Tensor:
-    """Make keys of unit length from queries [..., D]: k = q / ‖q‖ (paper, section 2,
-    shared QK).
+    """Make keys of unit length from queries [..., D]: k = q / ‖q‖ (paper, section 2, shared QK).
 
-    It divides by the root mean square with an epsilon, as transformers does, so that zero stays
-    finite.
+    It divides by the root mean square with an epsilon, as transformers does.
     """
     return q * inverse_length(q)
 
@@ -87,12 +89,11 @@ def unit_keys(q: Tensor) -> Tensor:
 def inverse_length(q: Tensor) -> Tensor:
     """Return what unit_keys multiplies q [..., D] by, [..., 1]."""
     length = torch.linalg.vector_norm(q, dim=-1, keepdim=True)
-    return torch.rsqrt(length.square().add(_KEY_EPSILON * q.shape[-1]))
+    return torch.rsqrt(length.square().add(KEY_EPSILON * q.shape[-1]))
 
 
 def unit_keys_backward(dk: Tensor, k: Tensor, inverse_length: Tensor) -> Tensor:
-    """Return the gradient with respect to q of k = unit_keys(q), given that of k; shapes
-    [..., D].
+    """Return the gradient [..., D] with respect to q of k = unit_keys(q), given that of k.
 
     Moving q along k leaves k as it is: (dk − k (k·dk)) / ‖q‖.
     """

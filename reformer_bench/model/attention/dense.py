@@ -1,8 +1,13 @@
-"""Full attention, softmax(QKᵀ/√d)V, with all of a group's scores in memory (paper, section 2)."""
+"""Attention over all keys, softmax(QKᵀ/√d)V (paper, section 2), in three ways: with all scores in
+memory, a block of queries at a time, and by PyTorch's fused kernels.
+
+B batch, L length, G heads of one group, D head width, c packed features of a head.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +20,14 @@ from reformer_bench.model.attention.common import (
     hide_unseen_,
     unpack,
 )
-from reformer_bench.model.repeats import repeat
+from reformer_bench.model.repeats import repeats
+from reformer_bench.model.tensors import applied
+
+QUERY_BLOCK = 128
+"""How many queries a block of memory-efficient attention has."""
+_KEY_STEPS = 16
+# Fused kernels want head widths that are multiples of 8.
+_EXTRA_FEATURES = 8
 
 
 def full_attention(
@@ -28,10 +40,6 @@ def full_attention(
     scores = (q * settings.scale) @ k.transpose(-1, -2)
     weights = hide_unseen_(scores, settings, valid_BL).softmax(-1)
     return (weights @ v).transpose(1, 2)
-
-
-QUERY_BLOCK = 128
-_KEY_STEPS = 16
 
 
 class _BlockwiseAttention(torch.autograd.Function):
@@ -50,8 +58,7 @@ class _BlockwiseAttention(torch.autograd.Function):
     ) -> Tensor:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         normaliser = q.new_empty(q.shape[:-1])
-        call = _Call(q, k, v, out, normaliser, settings, valid_BL)
-        repeat(("memory efficient", call.alike), call.forward)
+        _attend_blocks(_Call(q, k, v, out, normaliser, settings, valid_BL))
         ctx.save_for_backward(q, k, v, out, normaliser)
         ctx.settings, ctx.valid_BL = settings, valid_BL
         return out
@@ -59,100 +66,91 @@ class _BlockwiseAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, normaliser = ctx.saved_tensors
-        dout, settings = grads[0], ctx.settings
         dq = torch.empty_like(q, memory_format=torch.contiguous_format)
         dk = torch.zeros_like(k, memory_format=torch.contiguous_format)
         dv = torch.zeros_like(v, memory_format=torch.contiguous_format)
-        call = _Call(q, k, v, out, normaliser, settings, ctx.valid_BL)
-        alike = ("memory efficient backward", call.alike, dout.stride())
-        repeat(alike, call.backward, dout, dq, dk, dv)
+        call = _Call(q, k, v, out, normaliser, ctx.settings, ctx.valid_BL)
+        _sweep_blocks(call, grads[0], dq, dk, dv)
         return dq, dk, dv, None, None
 
 
+@dataclass(frozen=True, eq=False)
 class _Call:
-    """The tensors of one call, and what is done with each block of queries."""
+    """The tensors of one call, [B, G, L, D]."""
 
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        out: Tensor,
-        normaliser: Tensor,
-        settings: AttentionSettings,
-        valid_BL: Tensor | None,
-    ) -> None:
-        self.q, self.k, self.v, self.out, self.normaliser = q, k, v, out, normaliser
-        self.settings, self.valid_BL = settings, valid_BL
-        strides = (q.stride(), k.stride(), v.stride())
-        self.alike = (q.shape, strides, q.dtype, settings, valid_BL is None)
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    normaliser: Tensor
+    """The logarithm of each query's softmax denominator, [B, G, L]."""
+    settings: AttentionSettings
+    valid_BL: Tensor | None
 
-    def forward(self) -> None:
-        """Write output and log-normaliser."""
-        for rows, keys in _blocks(self.q.shape[-2], self.settings.causal):
-            repeat((self.alike, _sizes(rows, keys)), self._block_forward, rows, keys)
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Yield (queries, keys) of each block; causal blocks leave out what none of their queries
+        sees.
 
-    def backward(self, *gradients: Tensor) -> None:
-        """Write and add to the gradients, given (dout, dq, dk, dv)."""
-        alike = ("backward", self.alike, gradients[0].stride())
-        for rows, keys in _blocks(self.q.shape[-2], self.settings.causal):
-            repeat((alike, _sizes(rows, keys)), self._block_backward, rows, keys, *gradients)
+        What is left out is counted in whole steps of keys, at most _KEY_STEPS in all, so that the
+        blocks of a long sequence come in few sizes: 3% more products for shapes that repeat.
+        """
+        length = self.q.shape[-2]
+        step = max(QUERY_BLOCK, -(-length // _KEY_STEPS))
+        for start in range(0, length, QUERY_BLOCK):
+            end = min(start + QUERY_BLOCK, length)
+            seen = min(length, -(-end // step) * step) if self.settings.causal else length
+            yield slice(start, end), slice(0, seen)
 
-    def _block_forward(self, rows: slice, keys: slice) -> None:
-        scores = self._scores(rows, keys)
-        self.normaliser[..., rows] = torch.logsumexp(scores, -1)
-        scores.sub_(self.normaliser[..., rows, None]).exp_()
-        self.out[..., rows, :] = scores @ self.v[..., keys, :]
-
-    def _block_backward(
-        self, rows: slice, keys: slice, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
-    ) -> None:
-        weights = self._scores(rows, keys)
-        weights.sub_(self.normaliser[..., rows, None]).exp_()
-        do = dout[..., rows, :]
-        dv[..., keys, :] += weights.transpose(-1, -2) @ do
-        # d softmax: P ∘ (dP − rowsum(dO ∘ O)).
-        along = (do * self.out[..., rows, :]).sum(-1, keepdim=True)
-        dscores = (do @ self.v[..., keys, :].transpose(-1, -2)).sub_(along).mul_(weights)
-        dscores.mul_(self.settings.scale)
-        dq[..., rows, :] = dscores @ self.k[..., keys, :]
-        dk[..., keys, :] += dscores.transpose(-1, -2) @ self.q[..., rows, :]
-
-    def _scores(self, rows: slice, keys: slice) -> Tensor:
+    def scores(self, rows: slice, keys: slice) -> Tensor:
+        """Return the scores [B, G, q, k] of a block, lowered where a key isn't seen."""
         scores = (self.q[..., rows, :] * self.settings.scale) @ self.k[..., keys, :].mT
         return hide_unseen_(scores, self.settings, self.valid_BL, first_query=rows.start)
 
 
-def _blocks(length: int, causal: bool) -> Iterator[tuple[slice, slice]]:
-    """Return (queries, keys) of each block; causal blocks leave out what none of their queries
-    sees.
-
-    What is left out is counted in whole steps of keys, at most _KEY_STEPS in all, so that the
-    blocks of a long sequence come in few sizes: 3% more products for shapes that repeat.
-    """
-    step = max(QUERY_BLOCK, -(-length // _KEY_STEPS))
-    for start in range(0, length, QUERY_BLOCK):
-        end = min(start + QUERY_BLOCK, length)
-        seen = min(length, -(-end // step) * step) if causal else length
-        yield slice(start, end), slice(0, seen)
+@repeats
+def _attend_blocks(call: _Call) -> None:
+    """Write output and log-normaliser."""
+    for rows, keys in call.blocks():
+        _attend_block(call, rows, keys)
 
 
-def _sizes(rows: slice, keys: slice) -> tuple[int, int]:
-    return rows.stop - rows.start, keys.stop
+@repeats
+def _attend_block(call: _Call, rows: slice, keys: slice) -> None:
+    scores = call.scores(rows, keys)
+    call.normaliser[..., rows] = torch.logsumexp(scores, -1)
+    scores.sub_(call.normaliser[..., rows, None]).exp_()
+    call.out[..., rows, :] = scores @ call.v[..., keys, :]
+
+
+@repeats
+def _sweep_blocks(call: _Call, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> None:
+    """Write the gradients of queries, and add those of keys and values."""
+    for rows, keys in call.blocks():
+        _sweep_block(call, rows, keys, dout, dq, dk, dv)
+
+
+@repeats
+def _sweep_block(
+    call: _Call, rows: slice, keys: slice, dout: Tensor, dq: Tensor, dk: Tensor, dv: Tensor
+) -> None:
+    weights = call.scores(rows, keys)
+    weights.sub_(call.normaliser[..., rows, None]).exp_()
+    do = dout[..., rows, :]
+    dv[..., keys, :] += weights.transpose(-1, -2) @ do
+    # d softmax: P ∘ (dP − rowsum(dO ∘ O)).
+    along = (do * call.out[..., rows, :]).sum(-1, keepdim=True)
+    dscores = (do @ call.v[..., keys, :].transpose(-1, -2)).sub_(along).mul_(weights)
+    dscores.mul_(call.settings.scale)
+    dq[..., rows, :] = dscores @ call.k[..., keys, :]
+    dk[..., keys, :] += dscores.transpose(-1, -2) @ call.q[..., rows, :]
 
 
 def memory_efficient_attention(
     qkv_BLGc: Tensor, settings: AttentionSettings, valid_BL: Tensor | None
 ) -> Tensor:
-    """Return the output [B, L, G, D] of packed queries, keys and values; no [L, L] tensor
-    exists.
-    """
+    """Return the output [B, L, G, D] of packed rows; no [L, L] tensor exists."""
     q, k, v = unpack(qkv_BLGc, settings)
-    return _BlockwiseAttention.apply(q, k, v, settings, valid_BL).transpose(1, 2)
-
-
-# Fused kernels want head widths that are multiples of 8.
-_EXTRA_FEATURES = 8
+    return applied(_BlockwiseAttention, q, k, v, settings, valid_BL).transpose(1, 2)
 
 
 def sdpa_attention(
@@ -174,8 +172,7 @@ def sdpa_attention(
 
 
 def _without_self(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Attend causally to strictly earlier positions; the first sees itself, having no
-    other.
+    """Attend causally to strictly earlier positions; the first sees itself, having no other.
 
     Query i + 1 over keys up to i is plain causal attention of queries 1… over keys …L−2, so no mask
     of L × L is needed to leave the diagonal out.

@@ -1,7 +1,8 @@
-"""Angular locality-sensitive hashing, from vectors and rotations to buckets; nothing is
-kept.
+"""LSH attention: angular hashing, and attention inside chunks of the order that it gives; and local
+attention, which is the same without hash and sort.
 
-Paper, section 2. N sequences, L length, D head width, R rounds, H heads.
+Paper, section 2. Hashing goes from vectors and rotations to buckets, and keeps nothing. B batch,
+L length, H heads, G heads of one group, N sequences, R rounds, D head width, c packed features.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from torch import Tensor
 
 from reformer_bench.model.attention.chunked import chunked_attention
 from reformer_bench.model.attention.common import AttentionSettings
-from reformer_bench.model.attention.kernels.eager import ChunkKernel
-from reformer_bench.model.attention.kernels.triton import TritonKernel
+from reformer_bench.model.attention.kernels import ChunkKernel
 from reformer_bench.model.attention.plan import plan_chunks, sequential_plan
-from reformer_bench.model.norm import even_pieces
-from reformer_bench.model.repeats import repeat
+from reformer_bench.model.repeats import repeats
 from reformer_bench.model.sublayer import generator
+from reformer_bench.model.tensors import row_slices
 
 _LARGEST_SINGLE_FACTOR = 64
 
@@ -26,8 +26,7 @@ _LARGEST_SINGLE_FACTOR = 64
 def bucket_factors(
     n_buckets: int | tuple[int, ...] | None, length: int, chunk_length: int
 ) -> tuple[int, ...]:
-    """Return the even factors that a round hashes with; their product is its number of
-    buckets.
+    """Return the even factors that a round hashes with; their product is its number of buckets.
 
     One matrix with L/64 columns would make hashing itself quadratic in L, so more than 64 buckets
     are two hashes combined. None stands for 2 · L / chunk_length buckets, rounded up to a product
@@ -66,12 +65,12 @@ def hash_vectors(x_NLD: Tensor, rotations_NDRK: Tensor, factors: tuple[int, ...]
     n, length, _ = x_NLD.shape
     n_hashes = rotations_NDRK.shape[2]
     buckets = torch.zeros(n, n_hashes, length, dtype=torch.int64, device=x_NLD.device)
-    alike = ("hash", x_NLD.shape, x_NLD.stride(), x_NLD.dtype, rotations_NDRK.stride(), factors)
     for r in range(n_hashes):
-        repeat(alike, _hash_round, buckets[:, r], x_NLD, rotations_NDRK[:, :, r], factors)
+        _hash_round(buckets[:, r], x_NLD, rotations_NDRK[:, :, r], factors)
     return buckets
 
 
+@repeats
 def _hash_round(
     buckets_NL: Tensor, x_NLD: Tensor, rotations_NDK: Tensor, factors: tuple[int, ...]
 ) -> None:
@@ -82,9 +81,9 @@ def _hash_round(
         half = factor // 2
         rotation_NDk = rotations_NDK[:, :, start : start + half]
         # No product is larger than a quarter of the vectors themselves.
-        for piece in even_pieces(length, max(1, math.ceil(4 * half / width))):
-            side = _strongest_direction(torch.bmm(x_NLD[:, piece], rotation_NDk))
-            buckets_NL[:, piece].add_(side, alpha=radix)
+        for rows in row_slices(length, max(1, math.ceil(4 * half / width))):
+            side = _strongest_direction(torch.bmm(x_NLD[:, rows], rotation_NDk))
+            buckets_NL[:, rows].add_(side, alpha=radix)
         start, radix = start + half, radix * factor
 
 
@@ -100,7 +99,7 @@ def lsh_attention(
     buckets_NRL: Tensor,
     settings: AttentionSettings,
     valid_BL: Tensor | None,
-    kernel: ChunkKernel | TritonKernel,
+    kernel: ChunkKernel,
 ) -> Tensor:
     """Return the output [B, L, G, D] of packed shared queries and values, given each round's
     buckets.
@@ -133,7 +132,7 @@ def local_attention(
     qkv_BLGc: Tensor,
     settings: AttentionSettings,
     valid_BL: Tensor | None,
-    kernel: ChunkKernel | TritonKernel,
+    kernel: ChunkKernel,
 ) -> Tensor:
     """Return the output [B, L, G, D] of packed queries, keys and values: LSH's chunks without hash
     or sort.

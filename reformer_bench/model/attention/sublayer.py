@@ -6,7 +6,7 @@ features of a head (query and value, or query, key and value), M model width.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from reformer_bench.model.attention.dense import (
     memory_efficient_attention,
     sdpa_attention,
 )
-from reformer_bench.model.attention.kernels.eager import chosen_kernel
+from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.model.attention.lsh import (
     bucket_factors,
     draw_rotations,
@@ -26,19 +26,29 @@ from reformer_bench.model.attention.lsh import (
     local_attention,
     lsh_attention,
 )
-from reformer_bench.model.norm import small_pieces
-from reformer_bench.model.repeats import repeat
+from reformer_bench.model.norm import normalise_backward
+from reformer_bench.model.repeats import Index, repeats
 from reformer_bench.model.stack.streams import Stream
-from reformer_bench.model.sublayer import Step, Sublayer, Tensors, dropout_scale, seeded_dropout
+from reformer_bench.model.sublayer import (
+    PassContext,
+    RandomUse,
+    Sublayer,
+    Sweep,
+    dropout_scale,
+    seeded_dropout,
+)
+from reformer_bench.model.tensors import Tensors, small_row_slices
 from reformer_bench.schema.model import Attention, ModelConfig
 
 
 class AttentionSublayer(Sublayer):
     """Computes y = Σ_g attend(norm(x) · W_g) · O_g over groups g of heads."""
 
+    role = "attention"
+
     def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype) -> None:
-        super().__init__(config.d_model, config.norm_epsilon, dtype)
-        self.config, self.layer, self.kind = config, layer, config.kind(layer)
+        super().__init__(config.d_model, config.norm_epsilon, config.dropout, layer, dtype)
+        self.config, self.kind = config, config.kind(layer)
         self.settings = AttentionSettings.of(config, layer)
         features = config.n_heads * config.head_width
         names = ["query_key", "value"] if self.settings.shared_qk else ["query", "key", "value"]
@@ -49,106 +59,75 @@ class AttentionSublayer(Sublayer):
         self.n_groups = config.head_groups or config.n_heads
         self.group_size = config.n_heads // self.n_groups
 
-    @property
-    def alike(self) -> Hashable:
-        """Sublayers of the same kind of attention work with the same shapes."""
-        return "attention", self.config, self.kind
-
-    @property
-    def place(self) -> str:
-        """The layer it belongs to, and that it is the layer's attention."""
-        return f"layers.{self.layer}.attention"
-
-    def forward(self, x_BLM: Tensor, step: Step) -> Tensor:
+    def forward(self, x_BLM: Tensor, context: PassContext) -> Tensor:
         """Run all groups under plain autograd."""
         h = self.norm(x_BLM, self.norm_epsilon).to(self.compute_dtype)
         params = dict(self.named_parameters())
-        rotations = self._rotations(step, x_BLM.device)
+        rotations = self._rotations(context, x_BLM.device)
         y: Tensor | None = None
         for group in range(self.n_groups):
             packed = functional.linear(h, self._packed_weight(params, group))
             packed = packed.unflatten(-1, (self.group_size, -1))
-            out = self._attend(packed, rotations, group, step)
-            part = functional.linear(out.flatten(2), self._output_weight(params, group))
-            y = part if y is None else y + part
+            out = self._attend(packed, rotations, group, context)
+            share = functional.linear(out.flatten(2), self._output_weight(params, group))
+            y = share if y is None else y + share
         assert y is not None
         y = y.to(x_BLM.dtype)
-        return seeded_dropout(y, self._dropout(step), step.seed_for(self.layer, 0))
+        return seeded_dropout(y, self.dropout_in(context), self._dropout_seed(context))
 
+    @repeats
     def accumulate(
-        self, params: Tensors, source: Stream, sink: Stream, sign: int, step: Step
+        self, params: Tensors, source: Stream, sink: Stream, context: PassContext
     ) -> None:
-        """Write sink ± f(norm(source)), group by group."""
-        rotations = self._rotations(step, params["output.weight"].device)
-        key = ("group", self.alike, step.shapes, type(source), source.norm_scale)
+        """Add f(norm(source)) to ``sink``, a group of heads at a time."""
+        rotations = self._rotations(context, params["output.weight"].device)
         for group in range(self.n_groups):
-            repeat(key, self._group_forward, params, source, sink, sign, step, rotations, group)
+            self.accumulate_group(params, source, sink, context, rotations, Index(group))
 
-    def _group_forward(
+    @repeats
+    def accumulate_group(
         self,
         params: Tensors,
         source: Stream,
         sink: Stream,
-        sign: int,
-        step: Step,
+        context: PassContext,
         rotations: Tensor | None,
-        group: int,
+        group: Index,
     ) -> None:
-        """Write sink ± one group's share."""
-        packed = self._project(params, group, source, step)
+        """Add one group's share to ``sink``."""
+        packed = self._project(params, group, source, context)
         with torch.no_grad():
-            out = self._attend(packed, rotations, group, step)
+            out = self._attend(packed, rotations, group, context)
         del packed
-        self._add_output(params, group, out, sink, sign, step)
+        self._add_output(params, group, out, sink, 1, context)
 
-    def sweep(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        source: Stream,
-        dy_PM: Tensor,
-        dx_PM: Tensor,
-        step: Step,
-        undo: Stream | None = None,
-    ) -> None:
+    @repeats
+    def sweep(self, sweep: Sweep, context: PassContext) -> None:
         """Run each group of heads forward and backward, one group after another."""
-        rotations = self._rotations(step, dy_PM.device)
-        key = ("group sweep", self.alike, step.shapes, type(source), source.norm_scale)
+        rotations = self._rotations(context, sweep.dy_PM.device)
         for group in range(self.n_groups):
-            repeat(
-                (key, undo is None),
-                self._group_sweep,
-                *(params, grads, source, dy_PM, dx_PM, step, undo, rotations, group),
-            )
+            self.sweep_group(sweep, context, rotations, Index(group))
 
-    def _group_sweep(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        source: Stream,
-        dy_PM: Tensor,
-        dx_PM: Tensor,
-        step: Step,
-        undo: Stream | None,
-        rotations: Tensor | None,
-        group: int,
+    @repeats
+    def sweep_group(
+        self, sweep: Sweep, context: PassContext, rotations: Tensor | None, group: Index
     ) -> None:
         """Run one group of heads forward and backward."""
-        packed = self._project(params, group, source, step).requires_grad_()
+        packed = self._project(sweep.params, group, sweep.source, context).requires_grad_()
         with torch.enable_grad():
-            out = self._attend(packed, rotations, group, step)
-        if undo is not None:
-            self._add_output(params, group, out.detach(), undo, -1, step)
-        dout = self._output_backward(params, grads, group, out.detach(), dy_PM, step)
+            out = self._attend(packed, rotations, group, context)
+        if sweep.undo is not None:
+            self._add_output(sweep.params, group, out.detach(), sweep.undo, -1, context)
+        dout = self._output_backward(sweep, group, out.detach(), context)
         (dpacked,) = torch.autograd.grad(out, packed, dout)
         del packed, out, dout
-        self._project_backward(params, grads, group, source, dpacked, dx_PM)
+        self._project_backward(sweep, group, dpacked)
 
     def _attend(
-        self, packed_BLGc: Tensor, rotations: Tensor | None, group: int, step: Step
+        self, packed_BLGc: Tensor, rotations: Tensor | None, group: int, context: PassContext
     ) -> Tensor:
         """Return one group's attention, [B, L, G, D], by the layer's kind."""
-        settings, valid = self.settings, step.valid_BL
+        settings, valid = self.settings, context.valid_BL
         match self.kind:
             case Attention.FULL:
                 return full_attention(packed_BLGc, settings, valid)
@@ -162,26 +141,27 @@ class AttentionSublayer(Sublayer):
         assert rotations is not None
         heads = slice(group * self.group_size, (group + 1) * self.group_size)
         buckets = hash_queries(
-            packed_BLGc.detach(), rotations[heads], self._factors(step), settings.d_head
+            packed_BLGc.detach(), rotations[heads], self._factors(context), settings.d_head
         )
         return lsh_attention(packed_BLGc, buckets, settings, valid, kernel)
 
-    def _factors(self, step: Step) -> tuple[int, ...]:
-        return bucket_factors(self.config.n_buckets, step.length, self.config.chunk_length)
+    def _factors(self, context: PassContext) -> tuple[int, ...]:
+        return bucket_factors(self.config.n_buckets, context.length, self.config.chunk_length)
 
-    def _rotations(self, step: Step, device: torch.device) -> Tensor | None:
-        """Draw the step's rotations [H, D, R, K]; they are the same for every part and every
+    def _rotations(self, context: PassContext, device: torch.device) -> Tensor | None:
+        """Draw the pass's rotations [H, D, R, K]; they are the same for every group and every
         recomputation.
         """
         if self.kind is not Attention.LSH:
             return None
-        config, fixed = self.config, self.config.hash_seed
-        seed = fixed if fixed is not None else step.seed_for(self.layer, 2)
+        config, seed = self.config, self.config.hash_seed
+        if seed is None:
+            seed = context.seed_for(self.layer, RandomUse.HASHING)
         return draw_rotations(
             config.n_heads,
             config.head_width,
             config.n_hashes,
-            self._factors(step),
+            self._factors(context),
             seed,
             device,
             self.compute_dtype,
@@ -202,45 +182,35 @@ class AttentionSublayer(Sublayer):
         """Return columns of the output projection, [M, G·D]."""
         return params["output.weight"][:, self._heads(group)].to(self.compute_dtype)
 
-    def _dropout(self, step: Step) -> float:
-        return self.config.dropout if step.training else 0.0
+    def _slices(self, n_rows: int, dtype: torch.dtype) -> Iterator[slice]:
+        """Yield slices of a stream's rows."""
+        return small_row_slices(n_rows, self.config.d_model * dtype.itemsize)
 
-    def _row_bytes(self, stream_dtype: torch.dtype) -> int:
-        return self.config.d_model * stream_dtype.itemsize
-
-    def _project(self, params: Tensors, group: int, source: Stream, step: Step) -> Tensor:
-        """Packed queries (and keys) and values [B, L, G, c] of one group, normalising on the way,
-        a piece of the rows at a time: no normalised copy of the whole stream exists."""
+    def _project(self, params: Tensors, group: int, source: Stream, context: PassContext) -> Tensor:
+        """Return the packed features [B, L, G, c] of one group, normalising on the way, a slice of
+        the rows at a time: no normalised copy of the whole stream exists.
+        """
         weight = self._packed_weight(params, group)
-        n_rows = step.batch * step.length
-        packed = weight.new_empty(n_rows, weight.shape[0])
-        for rows in small_pieces(n_rows, self._row_bytes(params["norm.weight"].dtype)):
+        packed = weight.new_empty(context.n_rows, weight.shape[0])
+        for rows in self._slices(context.n_rows, params["norm.weight"].dtype):
             h = self.normed(params, source, rows).h_PM.to(self.compute_dtype)
             torch.mm(h, weight.t(), out=packed[rows])
-        return packed.view(step.batch, step.length, self.group_size, -1)
+        return packed.view(context.batch, context.length, self.group_size, -1)
 
-    def _project_backward(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        group: int,
-        source: Stream,
-        dpacked_BLGc: Tensor,
-        dx_PM: Tensor,
-    ) -> None:
+    def _project_backward(self, sweep: Sweep, group: int, dpacked_BLGc: Tensor) -> None:
         """Add the gradients of the group's projections, of the normalisation and of the rows."""
-        weight = self._packed_weight(params, group)
-        dpacked = dpacked_BLGc.flatten(2).flatten(0, 1)
+        weight = self._packed_weight(sweep.params, group)
+        dpacked, dx_PM = dpacked_BLGc.flatten(2).flatten(0, 1), sweep.dx_PM
         dweight = torch.zeros_like(weight, dtype=dx_PM.dtype)
-        for rows in small_pieces(dpacked.shape[0], self._row_bytes(dx_PM.dtype)):
-            saved = self.normed(params, source, rows)
+        for rows in self._slices(dpacked.shape[0], dx_PM.dtype):
+            saved = self.normed(sweep.params, sweep.source, rows)
             h = saved.h_PM.to(self.compute_dtype)
             dweight.add_(dpacked[rows].t() @ h)
             dh = (dpacked[rows] @ weight).to(dx_PM.dtype)
-            dx_PM[rows].add_(self.normed_backward(params, grads, source, dh, saved))
-        parts = dweight.unflatten(0, (self.group_size, len(self.projections), -1)).unbind(1)
-        for name, part in zip(self.projections, parts, strict=True):
-            grads[f"{name}.weight"][self._heads(group)].add_(part.flatten(0, 1))
+            dx_PM[rows].add_(normalise_backward(sweep.params, sweep.grads, dh, saved))
+        by_name = dweight.unflatten(0, (self.group_size, len(self.projections), -1)).unbind(1)
+        for name, grad in zip(self.projections, by_name, strict=True):
+            sweep.grads[f"{name}.weight"][self._heads(group)].add_(grad.flatten(0, 1))
 
     def _add_output(
         self,
@@ -249,48 +219,46 @@ class AttentionSublayer(Sublayer):
         out_BLGD: Tensor,
         sink: Stream,
         sign: int,
-        step: Step,
+        context: PassContext,
     ) -> None:
-        """Write sink ± out · O_g, a piece of the rows at a time."""
+        """Write sink ± out · O_g, a slice of the rows at a time."""
         weight = self._output_weight(params, group)
         out = out_BLGD.flatten(2).flatten(0, 1)
-        p = self._dropout(step)
-        scale = self._dropout_scale(params, step) if p else None
-        for rows in small_pieces(out.shape[0], self._row_bytes(params["norm.weight"].dtype)):
+        scale = self._dropout_scale(params, context)
+        for rows in self._slices(out.shape[0], params["norm.weight"].dtype):
             if scale is None:
                 sink.add_product_(rows, out[rows], weight.t(), sign)
             else:
                 sink.add_(rows, (out[rows] @ weight.t()) * scale[rows], sign)
 
     def _output_backward(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        group: int,
-        out_BLGD: Tensor,
-        dy_PM: Tensor,
-        step: Step,
+        self, sweep: Sweep, group: int, out_BLGD: Tensor, context: PassContext
     ) -> Tensor:
         """Return the gradient [B, L, G, D] of the group's output, and add that of the output
         projection.
         """
-        weight = self._output_weight(params, group)
-        out = out_BLGD.flatten(2).flatten(0, 1)
-        scale = self._dropout_scale(params, step) if self._dropout(step) else None
+        weight = self._output_weight(sweep.params, group)
+        out, dy_PM = out_BLGD.flatten(2).flatten(0, 1), sweep.dy_PM
+        scale = self._dropout_scale(sweep.params, context)
         dout = torch.empty_like(out)
         dweight = torch.zeros_like(weight, dtype=dy_PM.dtype)
-        for rows in small_pieces(out.shape[0], self._row_bytes(dy_PM.dtype)):
+        for rows in self._slices(out.shape[0], dy_PM.dtype):
             dy = dy_PM[rows] if scale is None else dy_PM[rows] * scale[rows]
             dy = dy.to(self.compute_dtype)
             torch.mm(dy, weight, out=dout[rows])
             dweight.add_(dy.t() @ out[rows])
-        grads["output.weight"][:, self._heads(group)].add_(dweight)
+        sweep.grads["output.weight"][:, self._heads(group)].add_(dweight)
         return dout.view_as(out_BLGD)
 
-    def _dropout_scale(self, params: Tensors, step: Step) -> Tensor:
-        """Return the sublayer's dropout mask [P, M]; all groups share it, since it applies to their
-        sum.
+    def _dropout_seed(self, context: PassContext) -> int:
+        return context.seed_for(self.layer, RandomUse.DROPOUT)
+
+    def _dropout_scale(self, params: Tensors, context: PassContext) -> Tensor | None:
+        """Return the sublayer's dropout mask [P, M], or None where nothing is dropped; all groups
+        share it, since it applies to their sum.
         """
-        like = params["norm.weight"].new_empty(step.batch, step.length, self.config.d_model)
-        scale = dropout_scale(like, self._dropout(step), step.seed_for(self.layer, 0))
-        return scale.flatten(0, 1)
+        p = self.dropout_in(context)
+        if not p:
+            return None
+        like = params["norm.weight"].new_empty(context.batch, context.length, self.config.d_model)
+        return dropout_scale(like, p, self._dropout_seed(context)).flatten(0, 1)

@@ -6,34 +6,37 @@ y = x + Attention(x); z = y + FeedForward(y).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from reformer_bench.model.layer import Layer
-from reformer_bench.model.repeats import repeat
-from reformer_bench.model.stack.parameters import ParameterFeed, zero_grads
+from reformer_bench.model.stack.parameters import ParameterLoader
 from reformer_bench.model.stack.streams import FloatStream
-from reformer_bench.model.sublayer import Step, Sublayer
+from reformer_bench.model.sublayer import PassContext, Sublayer, Sweep
+from reformer_bench.model.tensors import applied, zero_grads
 
 
-class _Partwise(torch.autograd.Function):
-    """A function that keeps its input only."""
+class _RecomputedResidual(torch.autograd.Function):
+    """Computes x + f(norm(x)) and keeps its input only."""
 
     @staticmethod
     def forward(
-        ctx: Any, sublayer: Sublayer, step: Step, feed: ParameterFeed, x_BLM: Tensor, *__: Tensor
+        ctx: Any,
+        sublayer: Sublayer,
+        context: PassContext,
+        loader: ParameterLoader,
+        x_BLM: Tensor,
+        *_parameters: Tensor,
     ) -> Tensor:
-        ctx.sublayer, ctx.step, ctx.feed = sublayer, step, feed
+        ctx.sublayer, ctx.context, ctx.loader = sublayer, context, loader
         ctx.save_for_backward(x_BLM)
         y_BLM = x_BLM.clone(memory_format=torch.contiguous_format)
         source, sink = FloatStream(x_BLM.flatten(0, 1)), FloatStream(y_BLM.flatten(0, 1))
-        for _, params in feed.over([sublayer]):
-            key = ("accumulate", sublayer.alike, step.shapes, x_BLM.dtype)
-            arguments = (params, source, sink, 1, step)
-            repeat(key, sublayer.accumulate, *arguments, place=sublayer.place)
+        for _, params in loader.load_each([sublayer]):
+            sublayer.accumulate(params, source, sink, context)
         return y_BLM
 
     @staticmethod
@@ -41,68 +44,71 @@ class _Partwise(torch.autograd.Function):
         (x_BLM,) = ctx.saved_tensors
         dy_BLM = dys[0].contiguous()
         dx_BLM = dy_BLM.clone()
-        grads: list[Tensor] = []
-        for sublayer, params in ctx.feed.over([ctx.sublayer]):
-            room = zero_grads(params)
+        stored: list[Tensor] = []
+        for sublayer, params in ctx.loader.load_each([ctx.sublayer]):
+            grads = zero_grads(params)
             source = FloatStream(x_BLM.flatten(0, 1))
             dy_PM, dx_PM = dy_BLM.flatten(0, 1), dx_BLM.flatten(0, 1)
-            key = ("sweep", sublayer.alike, ctx.step.shapes, x_BLM.dtype)
-            arguments = (params, room, source, dy_PM, dx_PM, ctx.step)
-            repeat(key, sublayer.sweep, *arguments, place=sublayer.place)
-            grads.extend(ctx.feed.store(room).values())
-        return None, None, None, dx_BLM, *grads
+            sublayer.sweep(Sweep(params, grads, source, dy_PM, dx_PM), ctx.context)
+            stored.extend(ctx.loader.store_gradients(grads))
+        return None, None, None, dx_BLM, *stored
 
 
-def partwise_residual(sublayer: Sublayer, x_BLM: Tensor, step: Step, feed: ParameterFeed) -> Tensor:
-    """Return x + f(norm(x)), [B, L, M], differentiably."""
-    return _Partwise.apply(sublayer, step, feed, x_BLM, *sublayer.parameters())
+def recomputed_residual(
+    sublayer: Sublayer, x_BLM: Tensor, context: PassContext, loader: ParameterLoader
+) -> Tensor:
+    """Return x + f(norm(x)), [B, L, M], differentiably; the backward pass recomputes f piece by
+    piece.
+    """
+    parameters = sublayer.parameters()
+    return applied(_RecomputedResidual, sublayer, context, loader, x_BLM, *parameters)
 
 
 def standard_stack(
-    layers: Sequence[Layer], x_BLM: Tensor, step: Step, feed: ParameterFeed
+    layers: Sequence[Layer], x_BLM: Tensor, context: PassContext, loader: ParameterLoader
 ) -> Tensor:
     """Run plain residual layers, of which autograd keeps what each operator needs.
 
-    A feed-forward sublayer in several pieces is recomputed piece by piece: to keep its pieces would
+    A feed-forward sublayer in several chunks is recomputed chunk by chunk: to keep its chunks would
     save nothing.
     """
     for layer in layers:
-        x_BLM = x_BLM + layer.attention(x_BLM, step)
-        if layer.feed_forward.n_pieces > 1:
-            x_BLM = partwise_residual(layer.feed_forward, x_BLM, step, feed)
+        x_BLM = x_BLM + layer.attention(x_BLM, context)
+        if layer.feed_forward.n_chunks > 1:
+            x_BLM = recomputed_residual(layer.feed_forward, x_BLM, context, loader)
         else:
-            x_BLM = x_BLM + layer.feed_forward(x_BLM, step)
+            x_BLM = x_BLM + layer.feed_forward(x_BLM, context)
     return x_BLM
 
 
 def checkpointed_stack(
-    layers: Sequence[Layer], x_BLM: Tensor, step: Step, feed: ParameterFeed, *, offload: bool
+    layers: Sequence[Layer], x_BLM: Tensor, context: PassContext, loader: ParameterLoader
 ) -> Tensor:
-    """Run residual layers of which only the inputs are kept; each is recomputed for its
-    backward.
+    """Run residual layers of which only the inputs are kept; each is recomputed for its backward.
 
     Each layer has one checkpoint (Chen et al. 2016, with one layer a segment). With chunked
     feed-forward or offloaded parameters each sublayer is a checkpoint of its own.
     """
     for layer in layers:
-        if offload:
+        if loader.offload:
             for sublayer in layer.sublayers():
-                x_BLM = partwise_residual(sublayer, x_BLM, step, feed)
-        elif layer.feed_forward.n_pieces > 1:
-            x_BLM = _checkpointed(x_BLM, step, layer.attention)
-            x_BLM = partwise_residual(layer.feed_forward, x_BLM, step, feed)
+                x_BLM = recomputed_residual(sublayer, x_BLM, context, loader)
+        elif layer.feed_forward.n_chunks > 1:
+            x_BLM = _checkpointed(x_BLM, context, layer.attention)
+            x_BLM = recomputed_residual(layer.feed_forward, x_BLM, context, loader)
         else:
-            x_BLM = _checkpointed(x_BLM, step, *layer.sublayers())
+            x_BLM = _checkpointed(x_BLM, context, *layer.sublayers())
     return x_BLM
 
 
-def _checkpointed(x_BLM: Tensor, step: Step, *sublayers: Sublayer) -> Tensor:
+def _checkpointed(x_BLM: Tensor, context: PassContext, *sublayers: Sublayer) -> Tensor:
     def run(x: Tensor) -> Tensor:
         for sublayer in sublayers:
-            x = x + sublayer(x, step)
+            x = x + sublayer(x, context)
         return x
 
     if not torch.is_grad_enabled():
         return run(x_BLM)
-    # Everything random is drawn from the step's seeds, so no generator's state need be kept.
-    return checkpoint(run, x_BLM, use_reentrant=False, preserve_rng_state=False)
+    # Everything random is drawn from the pass's seed, so no generator's state need be kept.
+    recomputed = checkpoint(run, x_BLM, use_reentrant=False, preserve_rng_state=False)
+    return cast(Tensor, recomputed)

@@ -1,5 +1,4 @@
-"""The tensors that a residual stack adds to: floats, or fixed-point numbers that undo
-exactly.
+"""The tensors that a residual stack adds to: floats, or fixed-point numbers that undo exactly.
 
 P rows (batch · length), M model width.
 """
@@ -8,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from torch import Tensor
 class Stream(Protocol):
     """Rows of activations that sublayers read from and add to."""
 
-    norm_scale: float
-    """What ``read`` multiplies rows by; a normalisation takes it out again by its epsilon."""
+    @property
+    def norm_scale(self) -> float:
+        """What ``read`` multiplies rows by; a normalisation takes it out again by its epsilon."""
+        ...
 
     def read(self, rows: slice) -> Tensor:
         """Return rows [p, M] in floating point, times ``norm_scale``."""
@@ -26,6 +28,14 @@ class Stream(Protocol):
 
     def values(self, rows: slice) -> Tensor:
         """Return rows [p, M] in floating point."""
+        ...
+
+    def copy(self) -> Stream:
+        """Return a stream of the same numbers in memory of its own."""
+        ...
+
+    def unwatched(self) -> Stream:
+        """Return the stream without its watch: undoing gives back numbers that were in range."""
         ...
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:
@@ -37,13 +47,21 @@ class Stream(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
 class FloatStream:
     """A stream of floats, as in the paper; undoing an addition leaves a rounding error."""
 
-    norm_scale = 1.0
+    tensor: Tensor
 
-    def __init__(self, x_PM: Tensor) -> None:
-        self.tensor = x_PM
+    norm_scale: ClassVar[float] = 1.0
+
+    def copy(self) -> FloatStream:
+        """Return a stream of the same numbers in memory of its own."""
+        return FloatStream(self.tensor.clone())
+
+    def unwatched(self) -> FloatStream:
+        """Return the stream itself: a NaN or an infinity in it shows without a watch."""
+        return self
 
     def read(self, rows: slice) -> Tensor:
         """Return the rows themselves."""
@@ -69,6 +87,7 @@ class StreamRangeError(OverflowError):
     """A value that fixed-point numbers can't hold was put into a reversible stream."""
 
 
+@dataclass(frozen=True, eq=False)
 class RangeWatch:
     """Watches what enters the fixed-point streams of one forward pass.
 
@@ -78,56 +97,63 @@ class RangeWatch:
     the device: no sublayer waits for the host.
     """
 
-    def __init__(self, places: Sequence[str], like: Tensor) -> None:
-        """``places`` names, in order, what puts numbers into the streams; ``like`` is a tensor of
-        the streams' floating-point dtype and device."""
-        self._places = places
-        self._unit, self._limit_units = _unit(like.dtype)
-        self._reached_units = like.new_zeros(())
-        self._n_in_range = torch.zeros((), dtype=torch.int64, device=like.device)
+    places: tuple[str, ...]
+    """What puts numbers into the streams, in order."""
+    reached_units: Tensor
+    """The largest magnitude so far, a scalar of the streams' floating-point dtype."""
+    n_in_range: Tensor
+    """How many places have put in all they have, and nothing out of range; an int64 scalar."""
+
+    @staticmethod
+    def over(places: Sequence[str], like: Tensor) -> RangeWatch:
+        """Make a watch over streams of the dtype and on the device of ``like``."""
+        _unit(like.dtype)
+        n_in_range = torch.zeros((), dtype=torch.int64, device=like.device)
+        return RangeWatch(tuple(places), like.new_zeros(()), n_in_range)
 
     @property
     def limit(self) -> float:
         """Magnitudes from here on are refused: half of the streams' range, so that the sum of two
         numbers below it can't wrap around."""
-        return self._limit_units * self._unit
+        unit, limit_units = _unit(self.reached_units.dtype)
+        return limit_units * unit
 
     def note(self, units: Tensor) -> None:
         """Note the largest magnitude of numbers given in units; a NaN stays noted for good."""
         low, high = units.aminmax()
-        dtype = self._reached_units.dtype
+        dtype = self.reached_units.dtype
         largest = torch.maximum(low.to(dtype).neg_(), high.to(dtype))
-        torch.maximum(self._reached_units, largest, out=self._reached_units)
+        torch.maximum(self.reached_units, largest, out=self.reached_units)
 
     def next_place(self) -> None:
         """Note that the current place has put in all it has."""
-        self._n_in_range.add_(self._in_range())
+        self.n_in_range.add_(self._in_range())
 
     def guard(self) -> Tensor:
         """Return 0 if all was in range, else NaN: added to a result, it makes a wrong one NaN."""
-        return torch.where(self._in_range(), 0.0, math.nan).to(self._reached_units.dtype)
+        return torch.where(self._in_range(), 0.0, math.nan).to(self.reached_units.dtype)
 
     def check(self) -> None:
         """Read the device's verdict. Raises StreamRangeError, naming the first place that put in a
         NaN or a number out of range.
         """
         # Fake tensors have no values to check.
-        if type(self._reached_units) is not Tensor:
+        if type(self.reached_units) is not Tensor:
             return
-        n_in_range = int(self._n_in_range)
-        if n_in_range == len(self._places):
+        n_in_range = int(self.n_in_range)
+        if n_in_range == len(self.places):
             return
-        largest = float(self._reached_units) * self._unit
+        largest = float(self.reached_units) * _unit(self.reached_units.dtype)[0]
         what = "a NaN" if math.isnan(largest) else f"a value beyond ±{self.limit:g}"
         raise StreamRangeError(
-            f"{self._places[n_in_range]} put {what} into a reversible stream (largest magnitude "
+            f"{self.places[n_in_range]} put {what} into a reversible stream (largest magnitude "
             f"of the pass: {largest:.4g}); fixed-point streams hold less than ±{self.limit:g}: "
             "look for what grew, or set streams = 'float'"
         )
 
     def _in_range(self) -> Tensor:
         # False for NaN. Less, not at most: integers near the limit may round up to it as floats.
-        return self._reached_units < self._limit_units
+        return self.reached_units < _unit(self.reached_units.dtype)[1]
 
 
 def _unit(dtype: torch.dtype) -> tuple[float, float]:
@@ -142,9 +168,9 @@ def _unit(dtype: torch.dtype) -> tuple[float, float]:
     return (2.0**-44, 2.0**62) if dtype == torch.float64 else (2.0**-20, 2.0**30)
 
 
+@dataclass(frozen=True, eq=False)
 class FixedStream:
-    """A stream of integers that count a small unit, so that adding and subtracting are
-    exact.
+    """A stream of integers that count a small unit, so that adding and subtracting are exact.
 
     LSH attention makes exactness matter. A token whose vector lies on the border of two buckets
     changes its bucket by the last bit; that shifts the chunk borders of every bucket between, and
@@ -155,28 +181,39 @@ class FixedStream:
     The unit is 2⁻²⁰ (range ±2048) in 32 bits and 2⁻⁴⁴ (range ±524288) in 64.
     """
 
-    def __init__(self, x_PM: Tensor, watch: RangeWatch | None = None) -> None:
-        """Open a stream of the numbers in x; ``watch`` is told of all that enters."""
-        self._float = x_PM.dtype
-        self._int = torch.int64 if x_PM.dtype == torch.float64 else torch.int32
-        self.norm_scale = 1 / _unit(x_PM.dtype)[0]
-        self.watch = watch
-        units = (x_PM * self.norm_scale).round_()
+    tensor: Tensor
+    """The rows [P, M], counted in units."""
+    float_dtype: torch.dtype
+    """The dtype of the numbers that enter and leave."""
+    watch: RangeWatch | None
+    """What is told of all that enters."""
+
+    @staticmethod
+    def of(x_PM: Tensor, watch: RangeWatch | None = None) -> FixedStream:
+        """Open a stream of the numbers in x. Raises ValueError for float16."""
+        units = (x_PM * (1 / _unit(x_PM.dtype)[0])).round_()
         if watch is not None:
             watch.note(units)
-        self.tensor = torch.empty_like(x_PM, dtype=self._int)
-        self.tensor.copy_(units)
+        integers = torch.int64 if x_PM.dtype == torch.float64 else torch.int32
+        tensor = torch.empty_like(x_PM, dtype=integers)
+        return FixedStream(tensor.copy_(units), x_PM.dtype, watch)
+
+    @property
+    def norm_scale(self) -> float:
+        """How many units are one."""
+        return 1 / _unit(self.float_dtype)[0]
 
     def copy(self) -> FixedStream:
         """Return a stream of the same numbers in memory of its own."""
-        twin = object.__new__(FixedStream)
-        twin.__dict__.update(self.__dict__)
-        twin.tensor = self.tensor.clone()
-        return twin
+        return replace(self, tensor=self.tensor.clone())
+
+    def unwatched(self) -> FixedStream:
+        """Return a stream over the same memory whose additions are not watched any more."""
+        return replace(self, watch=None)
 
     def read(self, rows: slice) -> Tensor:
         """Return the rows, counted in units."""
-        return self.tensor[rows].to(self._float)
+        return self.tensor[rows].to(self.float_dtype)
 
     def values(self, rows: slice) -> Tensor:
         """Return the rows in floating point."""
@@ -184,11 +221,11 @@ class FixedStream:
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:
         """Add ±y, rounded to the unit, to rows."""
-        self._add_units_(rows, (y_PM.to(self._float) * self.norm_scale).round_(), sign)
+        self._add_units_(rows, (y_PM.to(self.float_dtype) * self.norm_scale).round_(), sign)
 
     def add_product_(self, rows: slice, a_PK: Tensor, b_KM: Tensor, sign: int) -> None:
         """Add ±a·b, rounded to the unit, to rows."""
-        if a_PK.dtype != self._float:
+        if a_PK.dtype != self.float_dtype:
             self.add_(rows, a_PK @ b_KM, sign)
             return
         # A power of two: scaling the small factor gives the same bits as scaling the product.
@@ -197,6 +234,6 @@ class FixedStream:
     def _add_units_(self, rows: slice, units_PM: Tensor, sign: int) -> None:
         if self.watch is not None:
             self.watch.note(units_PM)
-        sums_PM = self.tensor[rows].add_(units_PM.to(self._int), alpha=sign)
+        sums_PM = self.tensor[rows].add_(units_PM.to(self.tensor.dtype), alpha=sign)
         if self.watch is not None:
             self.watch.note(sums_PM)

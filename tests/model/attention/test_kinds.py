@@ -10,7 +10,8 @@ from reformer_bench.model.attention.dense import (
     memory_efficient_attention,
     sdpa_attention,
 )
-from reformer_bench.model.attention.kernels.eager import EagerKernel, FlashCpuKernel
+from reformer_bench.model.attention.kernels.eager import EagerKernel
+from reformer_bench.model.attention.kernels.flash_cpu import FlashCpuKernel
 from reformer_bench.model.attention.lsh import local_attention
 from tests.model.builders import settings
 from tests.model.reference import full_reference, times_seen, weighted

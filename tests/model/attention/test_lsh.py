@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from reformer_bench.model.attention.common import SELF_PENALTY
 from reformer_bench.model.attention.dense import full_attention
-from reformer_bench.model.attention.kernels.eager import EagerKernel, FlashCpuKernel
+from reformer_bench.model.attention.kernels.eager import EagerKernel
+from reformer_bench.model.attention.kernels.flash_cpu import FlashCpuKernel
 from reformer_bench.model.attention.lsh import lsh_attention
 from tests.model.builders import settings
 from tests.model.reference import lsh_reference

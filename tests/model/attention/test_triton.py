@@ -11,15 +11,14 @@ import torch
 from reformer_bench.model.attention.kernels.triton import why_not_fused
 from tests.model.builders import settings, small_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # The interpreter is chosen when the programs are defined, so it needs a process of its own.
 PROGRAM = """
     import torch
-    from reformer_bench.model.attention.fused import TritonKernel
-    from reformer_bench.model.attention.kernels import EagerKernel
-    from reformer_bench.model.attention.local import local_attention
-    from reformer_bench.model.attention.lsh import lsh_attention
+    from reformer_bench.model.attention.kernels.eager import EagerKernel
+    from reformer_bench.model.attention.kernels.triton import TritonKernel
+    from reformer_bench.model.attention.lsh import local_attention, lsh_attention
     from tests.model.builders import settings
 
     def both(run, qkv, tolerance):

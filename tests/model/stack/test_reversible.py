@@ -13,7 +13,7 @@ KINDS = ("full", "memory_efficient", "sdpa", "local", "lsh", "lsh,local,local,lo
 def _plain(model, tokens, targets, seed=5):
     torch.manual_seed(seed)
     model.zero_grad()
-    loss = plain_reversible_loss(model, tokens, targets, model._step(tokens, None))
+    loss = plain_reversible_loss(model, tokens, targets, model._begin_pass(tokens, None))
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
 
@@ -73,7 +73,7 @@ def _reconstruction(model, tokens, targets):
     )
     loss_and_grads(model, tokens, targets)
     exact = model.config.streams == "fixed"
-    wanted = FixedStream(opened[0]).values(slice(None)) if exact else opened[0]
+    wanted = FixedStream.of(opened[0]).values(slice(None)) if exact else opened[0]
     return max(float((x - wanted).abs().max()) for x in undone)
 
 

@@ -30,7 +30,7 @@ def test_undoing_additions_gives_back_every_bit(seed, wide, scale, additions):
     x, *ys = (
         torch.randn(7, 5, generator=generator, dtype=dtype) * scale for _ in range(additions + 1)
     )
-    stream = FixedStream(x)
+    stream = FixedStream.of(x)
     before = stream.tensor.clone()
     for y in ys:
         stream.add_(EVERY, y, 1)
@@ -41,7 +41,7 @@ def test_undoing_additions_gives_back_every_bit(seed, wide, scale, additions):
 
 def test_fixed_point_stays_within_half_a_unit_of_the_sum():
     x, a, b = torch.randn(9, 4), torch.randn(9, 3), torch.randn(3, 4)
-    stream = FixedStream(x.clone())
+    stream = FixedStream.of(x.clone())
     stream.add_product_(EVERY, a, b, 1)
     assert (stream.values(EVERY) - (x + a @ b)).abs().max() <= 2.0**-20 + 1e-6
 
@@ -51,7 +51,7 @@ def test_float_streams_drift_where_fixed_ones_do_not():
     x = torch.randn(100, 8)
     ys = [torch.randn(100, 8) for _ in range(64)]
     drift = {}
-    for kind in (FixedStream, FloatStream):
+    for kind in (FixedStream.of, FloatStream):
         stream = kind(x.clone())
         start = stream.values(EVERY).clone()
         for y in ys:
@@ -59,12 +59,12 @@ def test_float_streams_drift_where_fixed_ones_do_not():
         for y in reversed(ys):
             stream.add_(EVERY, y, -1)
         drift[kind] = float((stream.values(EVERY) - start).abs().max())
-    assert drift[FixedStream] == 0.0
+    assert drift[FixedStream.of] == 0.0
     assert 0.0 < drift[FloatStream] < 1e-4
 
 
 def test_reading_for_a_normalisation_is_the_value_times_its_scale():
-    stream = FixedStream(torch.randn(6, 3))
+    stream = FixedStream.of(torch.randn(6, 3))
     torch.testing.assert_close(
         stream.read(EVERY) / stream.norm_scale, stream.values(EVERY), rtol=0, atol=0
     )
@@ -86,10 +86,10 @@ def test_a_watched_stream_holds_the_exact_sum_or_the_watch_names_who_broke_it(
     """Additions that wrap around and back again, NaN and infinities: none goes by unseen."""
     dtype = torch.float64 if wide else torch.float32
     scale, limit = (2**44, 2**62) if wide else (2**20, 2**30)
-    watch = RangeWatch(
+    watch = RangeWatch.over(
         [f"place {i}" for i in range(len(additions) + 1)], torch.zeros((), dtype=dtype)
     )
-    stream = FixedStream(torch.full((3, 2), start, dtype=dtype), watch)
+    stream = FixedStream.of(torch.full((3, 2), start, dtype=dtype), watch)
     watch.next_place()
     for y in additions:
         stream.add_(EVERY, torch.full((3, 2), y, dtype=dtype), 1)
@@ -120,8 +120,8 @@ def test_a_watched_stream_holds_the_exact_sum_or_the_watch_names_who_broke_it(
 
 def test_two_contributions_that_wrap_back_into_range_are_seen():
     """Twice 2³¹ units are 0 again in 32 bits: what an even number of heads did."""
-    watch = RangeWatch(["embedding", "layers.0.attention"], torch.zeros(()))
-    stream = FixedStream(torch.ones(4, 4), watch)
+    watch = RangeWatch.over(["embedding", "layers.0.attention"], torch.zeros(()))
+    stream = FixedStream.of(torch.ones(4, 4), watch)
     watch.next_place()
     for _ in range(2):
         stream.add_(EVERY, torch.full((4, 4), 2048.0), 1)
@@ -132,4 +132,4 @@ def test_two_contributions_that_wrap_back_into_range_are_seen():
 
 def test_parameters_of_float16_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match="float16 allow no fixed-point streams"):
-        FixedStream(torch.zeros(2, 2, dtype=torch.float16))
+        FixedStream.of(torch.zeros(2, 2, dtype=torch.float16))

@@ -1,1 +1,6 @@
-"""The kernels of attention inside chunks, behind one interface."""
+"""What computes attention inside chunks: three kernels behind one interface, chosen by name."""
+
+from reformer_bench.model.attention.kernels.rounds import ChunkKernel
+from reformer_bench.model.attention.kernels.select import chosen_kernel
+
+__all__ = ["ChunkKernel", "chosen_kernel"]

@@ -1,20 +1,26 @@
-"""The fused path of chunked attention: one Triton launch a round, no sorted copies, no scores.
+"""The kernel of fused Triton programs: one launch a round, no sorted copies, no scores.
 
-P rows (batch · length · heads of the group), N sequences, R rounds, D head width.
+B batch, L length, G heads of one group, N = B·G sequences, P = B·L·G rows, D head width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
 
-from reformer_bench.model.attention.common import AttentionSettings
-from reformer_bench.model.attention.plan import ChunkPlan
+from reformer_bench.model.attention.common import (
+    KEY_EPSILON,
+    SELF_PENALTY,
+    AttentionSettings,
+)
+from reformer_bench.model.attention.kernels.rounds import Rounds, sees_only_itself
+from reformer_bench.model.attention.plan import EMPTY_SLOT
 
 _LEAST_TILE = 16
 _FORWARD_PRODUCTS = 2
@@ -48,88 +54,102 @@ def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None
     return None
 
 
+@dataclass(frozen=True)
 class TritonKernel:
-    """Is chosen like a ChunkKernel, but runs whole rounds: see fused_forward and fused_backward."""
+    """A kernel that is a program for each chunk of each sequence, launched once a round.
+
+    Programs write rows where they belong, so that no sorted copy and no score is ever in memory.
+    """
+
+    def forward(self, rounds: Rounds) -> tuple[Tensor, Tensor]:
+        """Return the output [B, L, G, D] and the log-normaliser [N, L] over all rounds."""
+        total_PD, normaliser_P = _forward_rounds(rounds)
+        shape = (rounds.batch, rounds.plan.length, rounds.heads)
+        normaliser_NL = normaliser_P.view(shape).transpose(1, 2).reshape(rounds.n_sequences, -1)
+        weights_NL = rounds.self_weights(sees_only_itself(normaliser_NL))
+        if weights_NL is not None:
+            total_PD.mul_(rounds.by_row(weights_NL)[:, None])
+        out_BLGD = total_PD.to(rounds.qkv_Pc.dtype).view(*shape, rounds.settings.d_head)
+        return out_BLGD, normaliser_NL
+
+    def backward(
+        self,
+        rounds: Rounds,
+        dout_PD: Tensor,
+        out_PD: Tensor,
+        normaliser_NL: Tensor,
+        dqkv_Pc: Tensor,
+    ) -> None:
+        """Add the gradient of the packed rows to ``dqkv`` [P, c] float32, round by round."""
+        normaliser_P = rounds.by_row(normaliser_NL)
+        _backward_rounds(rounds, dout_PD, out_PD, normaliser_P, dqkv_Pc)
 
 
-class FusedCall(NamedTuple):
-    """What a call's forward and backward programs share."""
-
-    qkv_Pc: Tensor
-    plan: ChunkPlan
-    settings: AttentionSettings
-    first_row_N: Tensor
-    """The row of each sequence's position 0."""
-    heads: int
-
-    def rounds(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """Yield each round with its pointers: packed rows, order, codes, first rows."""
-        for r in range(self.plan.n_rounds):
-            order_NS = self.plan.order_NRS[:, r].contiguous()
-            code_NS = self.plan.code_NRS[:, r].contiguous()
-            yield r, (self.qkv_Pc, order_NS, code_NS, self.first_row_N)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """The launch grid: a program for each chunk of each sequence."""
-        return self.plan.n_chunks, self.first_row_N.shape[0]
-
-    def constants(self) -> dict[str, Any]:
-        """The constants that programs are compiled for."""
-        settings = self.settings
-        return {
-            "C": self.plan.chunk_length,
-            "D": settings.d_head,
-            "CAUSAL": settings.causal,
-            "SHARED": settings.shared_qk,
-        }
-
-
-def fused_forward(call: FusedCall) -> tuple[Tensor, Tensor]:
+def _forward_rounds(rounds: Rounds) -> tuple[Tensor, Tensor]:
     """Return the output [P, D] float32 and the log-normaliser [P] float32 over all rounds."""
-    n_rows, width = call.qkv_Pc.shape
-    total_PD = call.qkv_Pc.new_empty(n_rows, call.settings.d_head, dtype=torch.float32)
-    normaliser_P = call.qkv_Pc.new_empty(n_rows, dtype=torch.float32)
-    sizes = (call.plan.order_NRS.shape[-1], call.heads, width, call.settings.scale)
-    for r, pointers in call.rounds():
-        _count(call, _FORWARD_PRODUCTS)
-        _launch("forward_round", call, *pointers, total_PD, normaliser_P, *sizes, FIRST=r == 0)
+    n_rows, width = rounds.qkv_Pc.shape
+    total_PD = rounds.qkv_Pc.new_empty(n_rows, rounds.settings.d_head, dtype=torch.float32)
+    normaliser_P = rounds.qkv_Pc.new_empty(n_rows, dtype=torch.float32)
+    sizes = (rounds.plan.position_NRS.shape[-1], rounds.heads, width, rounds.settings.scale)
+    for r, pointers in _pointers(rounds):
+        _count(rounds, _FORWARD_PRODUCTS)
+        _launch("forward_round", rounds, *pointers, total_PD, normaliser_P, *sizes, FIRST=r == 0)
     return total_PD, normaliser_P
 
 
-def fused_backward(
-    call: FusedCall, dout_PD: Tensor, out_PD: Tensor, normaliser_P: Tensor, dqkv_Pc: Tensor
+def _backward_rounds(
+    rounds: Rounds, dout_PD: Tensor, out_PD: Tensor, normaliser_P: Tensor, dqkv_Pc: Tensor
 ) -> None:
-    """Add the gradient of the packed rows to ``dqkv`` [P, c] float32, in place."""
     along_P = (dout_PD.float() * out_PD.float()).sum(-1)
     sizes = (
-        call.plan.order_NRS.shape[-1],
-        call.plan.n_chunks,
-        call.heads,
-        call.qkv_Pc.shape[1],
-        call.settings.scale,
+        rounds.plan.position_NRS.shape[-1],
+        rounds.plan.n_chunks,
+        rounds.heads,
+        rounds.qkv_Pc.shape[1],
+        rounds.settings.scale,
     )
-    for _, pointers in call.rounds():
-        _count(call, _BACKWARD_PRODUCTS)
-        _launch("backward_round", call, *pointers, dout_PD, along_P, normaliser_P, dqkv_Pc, *sizes)
+    tensors = (dout_PD, along_P, normaliser_P, dqkv_Pc)
+    for _, pointers in _pointers(rounds):
+        _count(rounds, _BACKWARD_PRODUCTS)
+        _launch("backward_round", rounds, *pointers, *tensors, *sizes)
 
 
-def _count(call: FusedCall, products: int) -> None:
+def _pointers(rounds: Rounds) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """Yield each round with its pointers: packed rows, positions, codes, first rows."""
+    first_row_N = rounds.first_row_N1[:, 0].contiguous()
+    for r in range(rounds.plan.n_rounds):
+        position_NS = rounds.plan.position_NRS[:, r].contiguous()
+        code_NS = rounds.plan.code_NRS[:, r].contiguous()
+        yield r, (rounds.qkv_Pc, position_NS, code_NS, first_row_N)
+
+
+def _count(rounds: Rounds, products: int) -> None:
     """Report the FLOPs of a launch's products to whoever counts them; no counter sees into a
     launch.
 
     Each chunk's C queries meet the 2 C keys of its own chunk and the one before.
     """
-    n_chunks, sequences = call.grid
-    c, d = call.plan.chunk_length, call.settings.d_head
-    _products(call.qkv_Pc, products * 2 * sequences * n_chunks * c * 2 * c * d)
+    c, d = rounds.plan.chunk_length, rounds.settings.d_head
+    n_programs = rounds.n_sequences * rounds.plan.n_chunks
+    _products(rounds.qkv_Pc, products * 2 * n_programs * c * 2 * c * d)
 
 
-def _launch(program: str, call: FusedCall, *arguments: Any, **constants: Any) -> None:
+def _launch(program: str, rounds: Rounds, *arguments: Any, **constants: Any) -> None:
     """Start a program for each chunk. Programs allocate nothing, so on fake tensors, which have
-    no memory to read, nothing is left to do."""
-    if isinstance(call.qkv_Pc, FakeTensor):
+    no memory to read, nothing is left to do.
+    """
+    if isinstance(rounds.qkv_Pc, FakeTensor):
         return
-    from reformer_bench.model.attention.kernels import triton_programs as triton_chunks
+    from reformer_bench.model.attention.kernels import triton_programs
 
-    getattr(triton_chunks, program)[call.grid](*arguments, **call.constants(), **constants)
+    getattr(triton_programs, program)[rounds.plan.n_chunks, rounds.n_sequences](
+        *arguments,
+        C=rounds.plan.chunk_length,
+        D=rounds.settings.d_head,
+        CAUSAL=rounds.settings.causal,
+        SHARED=rounds.settings.shared_qk,
+        SELF_PENALTY=SELF_PENALTY,
+        KEY_EPSILON=KEY_EPSILON,
+        EMPTY_SLOT=EMPTY_SLOT,
+        **constants,
+    )
