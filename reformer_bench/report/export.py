@@ -82,7 +82,8 @@ def _frame(records: Iterable[Record], table: Table) -> pd.DataFrame:
 def _markdown_grid(grid: Grid) -> str:
     rows = [[name, *map(_markdown_cell, cells)] for name, cells in grid.rows]
     caption = f"{grid.quantity[0].upper()}{grid.quantity[1:]}:"
-    return f"{caption}\n\n{_markdown([grid.corner, *grid.variants], rows)}"
+    table = markdown_table([grid.corner, *grid.variants], rows)
+    return "\n".join([caption, "", *table])
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -104,7 +105,8 @@ def _markdown_details(records: Sequence[Record]) -> str:
             outcome,
         ]
         rows.append([*what, *(found.get(name, "–") for name in names)])
-    return _markdown(["workload", "variant", "length × batch", "outcome", *names], rows) + "\n"
+    head = ["workload", "variant", "length × batch", "outcome", *names]
+    return "\n".join(markdown_table(head, rows)) + "\n"
 
 
 def _markdown_breakdown(records: Sequence[Record]) -> str:
@@ -117,14 +119,25 @@ def _markdown_breakdown(records: Sequence[Record]) -> str:
         ]
         for case in breakdown_frame(records).to_dict("records")
     ]
-    return _markdown(["workload", "variant", "length × batch", "peak", *BREAKDOWN], rows) + "\n"
+    head = ["workload", "variant", "length × batch", "peak", *BREAKDOWN]
+    return "\n".join(markdown_table(head, rows)) + "\n"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table with every column aligned to the right."""
-    marks = ["---:"] * len(header)
-    lines = [header, marks, *([_escaped(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def markdown_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, rule: str | None = None
+) -> list[str]:
+    """Write the lines of a Markdown table.
+
+    Args:
+        head: The names of the columns.
+        rows: The cells of each row; ``|`` and line breaks in them are taken care of.
+        rule: The line under the head, where columns are not all aligned to the right.
+
+    """
+    rule = "| " + " | ".join(["---:"] * len(head)) + " |" if rule is None else rule
+    first, *others = (f"| {' | '.join(map(_escaped, line))} |" for line in (head, *rows))
+    # A column without a name takes one space.
+    return [first.replace("|  |", "| |"), rule, *others]
 
 
 def _escaped(cell: str) -> str:
