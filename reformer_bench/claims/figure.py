@@ -19,7 +19,7 @@ from reformer_bench.claims.judge import TOLERANCE, Finding, Outcome, Verdict, fi
 from reformer_bench.claims.paper import bounds_text
 from reformer_bench.report.plots.axes import growth_axis, size_axis
 from reformer_bench.report.plots.curves import Curve, hidden
-from reformer_bench.report.plots.curves import Point as DrawnPoint
+from reformer_bench.report.plots.curves import PlotPoint as DrawnPoint
 from reformer_bench.report.plots.figures import new_axes, new_figure
 from reformer_bench.report.plots.style import (
     DPI,

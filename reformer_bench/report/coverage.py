@@ -15,7 +15,7 @@ _RETRIED = frozenset({Outcome.TIMEOUT, Outcome.KILLED, Outcome.ERROR})
 
 def coverage_words(records: Sequence[Record]) -> str:
     """How many cases were measured, and why the others were not."""
-    missing = [record for record in records if record.outcome is not Outcome.OK]
+    missing = [record for record in records if not record.finished]
     if not missing:
         n_cases = len(records)
         return "The case was measured." if n_cases == 1 else f"All {n_cases} cases measured."
@@ -34,7 +34,7 @@ def kept_words(n_cases: int, known: Sequence[Record], again: Sequence[Record]) -
     """What is done with the records that a folder holds already."""
     open_ids = {record.case_id for record in again}
     kept = [record for record in known if record.case_id not in open_ids]
-    missing = [record for record in kept if record.outcome is not Outcome.OK]
+    missing = [record for record in kept if not record.finished]
     measured = len(kept) - len(missing)
     text = f"{measured} of {n_cases} cases have a result there already and are not repeated"
     if missing:
@@ -49,9 +49,9 @@ def load_words(records: Sequence[Record]) -> str | None:
     loads = [
         record.load
         for record in records
-        if record.load is not None and record.was_disturbed and record.outcome is Outcome.OK
+        if record.load is not None and record.was_disturbed and record.finished
     ]
-    measured = sum(record.outcome is Outcome.OK for record in records)
+    measured = sum(record.finished for record in records)
     if not loads:
         return None
     taken = fmean(load.other_cores + load.stolen_cores for load in loads)
@@ -65,7 +65,7 @@ def load_words(records: Sequence[Record]) -> str | None:
 
 def lost_variants(records: Sequence[Record]) -> list[str]:
     """Variants without any result whose time limits were met on a busy machine."""
-    measured = {record.case.variant for record in records if record.outcome is Outcome.OK}
+    measured = {record.case.variant for record in records if record.finished}
     disturbed = {
         record.case.variant
         for record in records

@@ -17,7 +17,6 @@ from matplotlib.ticker import (
     NullFormatter,
 )
 
-from reformer_bench.report.words import duration_tick, rate_tick
 from reformer_bench.schema.units import GIB, format_bytes, format_tokens
 
 BUDGETS = (16 * GIB, 24 * GIB, 40 * GIB, 80 * GIB)
@@ -82,7 +81,7 @@ def duration_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
     decades = range(math.floor(math.log10(left)), math.ceil(math.log10(right)) + 1)
     ticks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
     inside = [tick for tick in ticks if left <= tick <= right]
-    _set_ticks(ax.xaxis, inside, inside, duration_tick)
+    _set_ticks(ax.xaxis, inside, inside, _duration_tick)
 
 
 def size_axis(ax: Axes, sizes: Sequence[float], show: Callable[[int], str] = format_tokens) -> None:
@@ -118,6 +117,19 @@ def bar_axis(ax: Axes, values: Sequence[float], *, is_bytes: bool) -> None:
     )
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(lambda value, _: _amount(value, is_bytes=is_bytes))
+
+
+def rate_tick(tokens_per_second: float) -> str:
+    """Write a throughput as axes show it: 500, 20k, 1M (powers of ten)."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if tokens_per_second >= size:
+            return f"{tokens_per_second / size:g}{unit}"
+    return f"{tokens_per_second:g}"
+
+
+def _duration_tick(milliseconds: float) -> str:
+    """Write a duration as axes show it: 50 ms, 2 s."""
+    return f"{milliseconds / 1e3:g} s" if milliseconds >= 1e3 else f"{milliseconds:g} ms"
 
 
 def _amount(value: float, *, is_bytes: bool) -> str:

@@ -11,16 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reformer_bench.report.frames import Group
-from reformer_bench.report.notes import (
-    date_words,
-    device_words,
-    environments,
-    memory_note,
-    model_words,
-    throughput_note,
-    versions_words,
-)
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.curves import Quantity
 from reformer_bench.report.plots.marks import WIDTH, point_style
 from reformer_bench.report.plots.style import (
@@ -32,7 +23,16 @@ from reformer_bench.report.plots.style import (
     Look,
     text_inches,
 )
-from reformer_bench.report.words import WORKLOADS, setting_words
+from reformer_bench.report.words import (
+    WORKLOADS,
+    date_words,
+    device_words,
+    memory_note,
+    model_words,
+    setting_words,
+    throughput_note,
+    versions_words,
+)
 from reformer_bench.schema.units import format_tokens
 
 MARGIN = 0.2
@@ -105,7 +105,7 @@ def foot(
         "throughput": throughput_note(group),
     }
     text = " ".join(said[quantity] for quantity in quantities)
-    versions = f"{versions_words(environments(group))}; {date_words(group)}."
+    versions = f"{versions_words(group.environments)}; {date_words(group)}."
     columns = int((width - 2 * MARGIN) * _CHARACTERS_PER_INCH)
     footnote = textwrap.wrap(f"{text} Models: {model_words(group)}. {versions}", columns)
     return Foot(keys, [line for note in notes for line in textwrap.wrap(note, columns)], footnote)
@@ -123,7 +123,7 @@ def draw_head(figure: Figure, title: str, group: Group, lengths: Collection[int]
         weight="bold",
         va="top",
     )
-    words = [WORKLOADS[group.workload], device_words(environments(group)), setting_words(group)]
+    words = [WORKLOADS[group.workload], device_words(group.environments), setting_words(group)]
     if len(lengths) == 1:
         words += [f"{format_tokens(length)} tokens" for length in lengths]
     line = " · ".join(words)

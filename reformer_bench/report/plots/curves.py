@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reformer_bench.claims.quantities import activation_bytes, is_measured
-from reformer_bench.report.frames import case_row, stopped
+from reformer_bench.report.frames import CaseRow
 from reformer_bench.schema.record import Outcome, Record
 
 Quantity = Literal["memory", "activations", "throughput"]
@@ -25,7 +24,7 @@ _SAME = 1.001
 
 
 @dataclass(frozen=True)
-class Point:
+class PlotPoint:
     """A figure at a size; ``lower`` and ``upper`` are quartiles where there are samples."""
 
     x: int
@@ -53,7 +52,7 @@ class Curve:
     stem: str
     label: str
     quantity: Quantity
-    points: tuple[Point, ...]
+    points: tuple[PlotPoint, ...]
     stops: tuple[Stop, ...]
 
 
@@ -79,34 +78,31 @@ def curve(
     pairs = [(record, point(record, x_of(record), quantity)) for record in ordered]
     stops = []
     for record, found in pairs:
-        if stopped(record):
+        if record.outcome.is_stop:
             kind = _STOPS.get(record.outcome, "other")
             stops.append(Stop(x_of(record), kind, None if found is None else found.value))
     points = tuple(found for _, found in pairs if found is not None)
     return Curve(stem, label, quantity, points, tuple(stops))
 
 
-def point(record: Record, x: int, quantity: Quantity) -> Point | None:
+def point(record: Record, x: int, quantity: Quantity) -> PlotPoint | None:
     """A record's figure; None where it has none of this quantity."""
-    row = case_row(record)
-    finished = record.outcome is Outcome.OK
     if quantity == "throughput":
-        rate = row["tokens_per_second"]
-        if not finished or rate is None:
+        row = CaseRow(record)
+        if not record.finished or row.tokens_per_second is None:
             return None
         # One sample has quartiles but no spread.
-        spread = row["iqr_ms"] is not None
-        lower = row["tokens_per_second_lower"] if spread else None
-        return Point(x, rate, False, lower, row["tokens_per_second_upper"] if spread else None)
+        scatters = row.step is not None and row.step.iqr is not None
+        lower, upper = (row.rate_quartiles if scatters else None) or (None, None)
+        return PlotPoint(x, row.tokens_per_second, False, lower, upper)
     if quantity == "activations":
-        kept = activation_bytes(record)
-        return None if kept is None else Point(x, kept, not is_measured(record))
+        kept = record.activation_bytes
+        return None if kept is None else PlotPoint(x, kept, record.is_predicted)
     # The peak of a case that did not finish is only what it had reached by then.
-    if finished and row["peak_bytes"] is not None:
-        return Point(x, row["peak_bytes"], row["peak_source"] == "fake-tensor")
-    if row["predicted_peak_bytes"] is not None:
-        return Point(x, row["predicted_peak_bytes"], is_predicted=True)
-    return None
+    if record.finished and record.memory.peak_bytes is not None:
+        return PlotPoint(x, record.memory.peak_bytes, record.is_predicted)
+    predicted = record.memory.predicted_peak_bytes
+    return None if predicted is None else PlotPoint(x, predicted, is_predicted=True)
 
 
 def has_figure(record: Record) -> bool:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reformer_bench.report.frames import Group, stopped
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.axes import bar_axis
 from reformer_bench.report.plots.captions import (
     HEAD,
@@ -24,7 +24,7 @@ from reformer_bench.report.plots.captions import (
 from reformer_bench.report.plots.curves import (
     Curve,
     Hidden,
-    Point,
+    PlotPoint,
     Quantity,
     curve,
     has_figure,
@@ -279,7 +279,7 @@ class Bar:
     record: Record | None
     """None: it was not tried at this length."""
 
-    def point(self, quantity: Quantity) -> Point | None:
+    def point(self, quantity: Quantity) -> PlotPoint | None:
         """The figure of a quantity."""
         return None if self.record is None else point(self.record, 0, quantity)
 
@@ -337,7 +337,7 @@ def _notes(
     return notes + [
         f"{r.case.variant} at {format_tokens(r.case.length)} tokens: {outcome_words(r)}."
         for r in group.records
-        if stopped(r) and r.case.length not in lengths
+        if r.outcome.is_stop and r.case.length not in lengths
     ]
 
 
@@ -361,7 +361,7 @@ def _draw(ax: Axes, quantity: Quantity, found: Sequence[Bar], looks: Mapping[str
     ax.set_xlabel(NAMES[quantity], labelpad=5)
 
 
-def _draw_bar(ax: Axes, row: int, p: Point, look: Look) -> float:
+def _draw_bar(ax: Axes, row: int, p: PlotPoint, look: Look) -> float:
     """The bar and its spread; returns where they end."""
     face, hatch = ("white", "////") if p.is_predicted else (look.colour, None)
     ax.barh(row, p.value, _THICK, color=face, hatch=hatch, edgecolor=look.colour, zorder=2)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from reformer_bench.report.frames import Group, group_records
+from reformer_bench.report.groups import Group, group_records
 from reformer_bench.report.plots.curves import Quantity, has_figure
 from reformer_bench.report.plots.figures import bars, bars_figure, content, curves_figure
 from reformer_bench.report.plots.style import DPI, Look, drawing, looks, metadata

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from reformer_bench.report.plots.curves import Curve, Point, Stop, StopKind
+from reformer_bench.report.plots.curves import Curve, PlotPoint, Stop, StopKind
 from reformer_bench.report.plots.style import MUTED, Look
 
 PREDICTED = (0, (3, 2))
@@ -56,7 +56,7 @@ def draw_curve(ax: Axes, curve: Curve, look: Look, order: float, extra_width: fl
     _draw_end(ax, curve, shown, look, order)
 
 
-def end_stop(curve: Curve, shown: Sequence[Point]) -> Stop | None:
+def end_stop(curve: Curve, shown: Sequence[PlotPoint]) -> Stop | None:
     """The stop that has no figure and follows the last point; None: no sign is due there."""
     if not shown:
         return None
@@ -65,7 +65,7 @@ def end_stop(curve: Curve, shown: Sequence[Point]) -> Stop | None:
     return None if already else min(after, key=lambda stop: stop.x, default=None)
 
 
-def point_style(look: Look, point: Point | None = None, extra: float = 0.0) -> dict[str, Any]:
+def point_style(look: Look, point: PlotPoint | None = None, extra: float = 0.0) -> dict[str, Any]:
     """How a variant's point is drawn: filled where measured, open where predicted."""
     is_open = point is not None and point.is_predicted
     return {
@@ -126,7 +126,7 @@ def _is_inside(ax: Axes, value: float) -> bool:
     return bool(bottom <= value <= top)
 
 
-def _draw_spread(ax: Axes, point: Point, look: Look, order: float) -> None:
+def _draw_spread(ax: Axes, point: PlotPoint, look: Look, order: float) -> None:
     if point.lower is None or point.upper is None:
         return
     below, above = max(0.0, point.value - point.lower), max(0.0, point.upper - point.value)
@@ -134,7 +134,7 @@ def _draw_spread(ax: Axes, point: Point, look: Look, order: float) -> None:
                 elinewidth=1.3, capsize=3.2, capthick=1.3, zorder=order)  # fmt: skip
 
 
-def _draw_end(ax: Axes, curve: Curve, shown: Sequence[Point], look: Look, order: float) -> None:
+def _draw_end(ax: Axes, curve: Curve, shown: Sequence[PlotPoint], look: Look, order: float) -> None:
     """The sign of a stop without a figure: beside the last point, for it has no height."""
     stop = end_stop(curve, shown)
     if stop is None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from reformer_bench.report.frames import Group
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.axes import (
     budget_lines,
     bytes_axis,

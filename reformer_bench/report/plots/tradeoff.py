@@ -14,16 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reformer_bench.claims.quantities import is_measured, step_ms
-from reformer_bench.report.frames import Group, case_row
+from reformer_bench.report.frames import CaseRow
 from reformer_bench.report.frontier import Option, frontier
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.axes import bytes_axis, duration_axis
 from reformer_bench.report.plots.captions import HEAD, draw_head, foot, wrapped
 from reformer_bench.report.plots.figures import new_axes, new_figure
 from reformer_bench.report.plots.labels import Box, Label, leader, place
 from reformer_bench.report.plots.style import GRID, INK, MUTED, NAMED, SMALL, Look
 from reformer_bench.report.plots.varied import ATTENTIONS, differences
-from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.record import Record
 
 _LEAST_COMBINATIONS = 3
 _MOST_NAMES = 16
@@ -126,18 +126,17 @@ def _switches(record: Record) -> tuple[str, str, bool]:
 
 
 def _spot(record: Record, label: str) -> Spot | None:
-    time, peak = step_ms(record), record.memory.peak_bytes
-    if record.outcome is not Outcome.OK or not is_measured(record) or time is None or peak is None:
+    step, peak = CaseRow(record).step, record.memory.peak_bytes
+    if not (record.finished and record.is_measured) or step is None or peak is None:
         return None
     attention, residual, in_chunks = _switches(record)
     kind = attention if attention in ATTENTIONS else _MIXED
-    row = case_row(record)
-    spread = None if row["iqr_ms"] is None else (row["lower_ms"], row["upper_ms"])
+    spread = None if step.iqr is None else (step.lower, step.upper)
     # The switch that is told last stands on a line of its own.
     for word in (" attention", " residual", "in "):
         label = label.replace(word, "")
     label = ",\n".join(label.rsplit(", ", 1))
-    return Spot(record.case.variant, label, time, spread, peak, kind, residual, in_chunks)
+    return Spot(record.case.variant, label, step.median, spread, peak, kind, residual, in_chunks)
 
 
 def _frontier(found: Sequence[Spot]) -> list[Spot]:

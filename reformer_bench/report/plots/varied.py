@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from reformer_bench.report.frames import Group
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.curves import has_figure
 from reformer_bench.schema.model import PRESETS, Attention, ModelConfig
 from reformer_bench.schema.record import Record

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.plots.figures import bars, bars_figure
 from reformer_bench.report.plots.files import write_plots
 from reformer_bench.report.plots.style import drawing, looks

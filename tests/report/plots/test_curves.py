@@ -2,7 +2,7 @@
 
 import pytest
 
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.plots.curves import Curve, Quantity, curve, hidden
 from reformer_bench.report.plots.varied import LENGTH, all_series
 from reformer_bench.schema.record import Outcome, Record

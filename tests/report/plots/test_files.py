@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.plots.curves import Quantity
 from reformer_bench.report.plots.figures import content, curves_figure
 from reformer_bench.report.plots.files import write_plots

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.plots.files import write_plots
 from reformer_bench.report.plots.style import NAMED, drawing
 from reformer_bench.report.plots.tradeoff import spots, tradeoff_figure, varies_combinations

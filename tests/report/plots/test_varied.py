@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reformer_bench.report.frames import Group, group_records
+from reformer_bench.report.groups import Group, group_records
 from reformer_bench.report.plots.files import write_plots
 from reformer_bench.report.plots.varied import (
     MOST_CURVES,
