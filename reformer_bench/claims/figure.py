@@ -18,7 +18,7 @@ from reformer_bench.claims.fit import Point
 from reformer_bench.claims.judge import TOLERANCE, Finding, Outcome, Verdict, figure_text
 from reformer_bench.claims.paper import bounds_text
 from reformer_bench.report.plots.axes import growth_axis, size_axis
-from reformer_bench.report.plots.curves import Curve, hidden
+from reformer_bench.report.plots.curves import Curve, overlaps
 from reformer_bench.report.plots.curves import PlotPoint as DrawnPoint
 from reformer_bench.report.plots.figures import new_axes, new_figure
 from reformer_bench.report.plots.style import (
@@ -172,7 +172,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
     size_axis(ax, xs)
     growth_axis(ax, ys)
     shaded: set[tuple[float, ...]] = set()
-    pairs = hidden([_as_curve(finding, points) for finding, points in curves])
+    pairs = overlaps([_as_curve(finding, points) for finding, points in curves])
     for order, (finding, points) in enumerate(curves):
         text = finding.expectation.text
         extra = 4.0 * any(pair.under.label == text for pair in pairs)

@@ -18,9 +18,9 @@ _STOPS: dict[Outcome, StopKind] = {
     Outcome.OVER_BUDGET: "budget",
     Outcome.TIMEOUT: "time",
 }
-_ALIKE = 1.02
+_CLOSE = 1.02
 """Curves whose values differ by less than this factor lie on top of each other."""
-_SAME = 1.001
+_EQUAL = 1.001
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Stop:
 class Curve:
     """Points and stops of one series, by size."""
 
-    stem: str
+    name: str
+    """Its look goes by it."""
     label: str
     quantity: Quantity
     points: tuple[PlotPoint, ...]
@@ -57,7 +58,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Hidden:
+class Overlap:
     """A curve that lies on another."""
 
     curve: Curve
@@ -66,27 +67,27 @@ class Hidden:
     """Whether they are equal, and not only close."""
 
 
-def curve(
-    stem: str,
+def curve_of(
+    name: str,
     label: str,
     records: Sequence[Record],
     x_of: Callable[[Record], int],
     quantity: Quantity,
 ) -> Curve:
-    """The curve of records that differ in ``x_of`` alone."""
+    """Return the curve of records that differ in ``x_of`` alone."""
     ordered = sorted(records, key=x_of)
-    pairs = [(record, point(record, x_of(record), quantity)) for record in ordered]
+    pairs = [(record, point_of(record, x_of(record), quantity)) for record in ordered]
     stops = []
     for record, found in pairs:
         if record.outcome.is_stop:
             kind = _STOPS.get(record.outcome, "other")
             stops.append(Stop(x_of(record), kind, None if found is None else found.value))
     points = tuple(found for _, found in pairs if found is not None)
-    return Curve(stem, label, quantity, points, tuple(stops))
+    return Curve(name, label, quantity, points, tuple(stops))
 
 
-def point(record: Record, x: int, quantity: Quantity) -> PlotPoint | None:
-    """A record's figure; None where it has none of this quantity."""
+def point_of(record: Record, x: int, quantity: Quantity) -> PlotPoint | None:
+    """Return a record's figure; None where it has none of this quantity."""
     if quantity == "throughput":
         row = CaseRow(record)
         if not record.finished or row.tokens_per_second is None:
@@ -107,23 +108,23 @@ def point(record: Record, x: int, quantity: Quantity) -> PlotPoint | None:
 
 def has_figure(record: Record) -> bool:
     """Whether any quantity of the record can be drawn."""
-    return any(point(record, 1, quantity) is not None for quantity in ("memory", "throughput"))
+    return any(point_of(record, 1, quantity) is not None for quantity in ("memory", "throughput"))
 
 
-def hidden(curves: Sequence[Curve]) -> list[Hidden]:
-    """Curves that lie on an earlier one wherever both have a point, each once."""
-    found: list[Hidden] = []
+def overlaps(curves: Sequence[Curve]) -> list[Overlap]:
+    """Return the curves that lie on an earlier one wherever both have a point, each once."""
+    found: list[Overlap] = []
     for i, one in enumerate(curves):
         for other in curves[:i]:
             ratio = _largest_ratio(one, other)
-            if ratio is not None and ratio < _ALIKE:
-                found.append(Hidden(one, other, ratio < _SAME))
+            if ratio is not None and ratio < _CLOSE:
+                found.append(Overlap(one, other, ratio < _EQUAL))
                 break
     return found
 
 
 def _largest_ratio(one: Curve, other: Curve) -> float | None:
-    """By what factor two curves differ at most; None unless one covers the other's sizes."""
+    """Return the largest factor between two curves; None unless one covers the other's sizes."""
     values, others = ({p.x: p.value for p in c.points} for c in (one, other))
     common = values.keys() & others.keys()
     if not common or len(common) < min(len(values), len(others)):

@@ -121,7 +121,7 @@ _MODEL_AXES = (
 class Series:
     """Records that differ in sizes only: one curve of each panel."""
 
-    stem: str
+    name: str
     """What the names of its variants share; its look goes by it."""
     label: str
     records: tuple[Record, ...]
@@ -146,8 +146,8 @@ class Picture:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The label of each stem, in order of first appearance."""
-        return {series.stem: series.label for facet in self.facets for series in facet.series}
+        """The label of each series by its name, in order of first appearance."""
+        return {series.name: series.label for facet in self.facets for series in facet.series}
 
 
 def pictures(group: Group) -> list[Picture]:
@@ -179,12 +179,12 @@ def all_series(group: Group, axes: Sequence[Axis]) -> list[Series]:
     for record in group.records:
         key = _rest(record, along) if along else record.case.variant
         buckets.setdefault(key, []).append(record)
-    stems = {key: _stem(records, along) for key, records in buckets.items()}
-    if len(set(stems.values())) < len(stems):
-        stems = {key: records[0].case.variant for key, records in buckets.items()}
-    labels = _labels([(stems[key], records) for key, records in buckets.items()], along)
+    names = {key: _shared_name(records, along) for key, records in buckets.items()}
+    if len(set(names.values())) < len(names):
+        names = {key: records[0].case.variant for key, records in buckets.items()}
+    labels = _labels([(names[key], records) for key, records in buckets.items()], along)
     return [
-        Series(stems[key], label, tuple(records))
+        Series(names[key], label, tuple(records))
         for (key, records), label in zip(buckets.items(), labels, strict=True)
     ]
 
@@ -210,7 +210,7 @@ def _picture(group: Group, axis: Axis, axes: Sequence[Axis]) -> Picture:
 
 def _at(series: Series, axes: Sequence[Axis], size: tuple[int, ...]) -> Series:
     records = tuple(r for r in series.records if tuple(axis.of(r) for axis in axes) == size)
-    return Series(series.stem, series.label, records)
+    return Series(series.name, series.label, records)
 
 
 def _spread(sizes: Sequence[tuple[int, ...]], most: int) -> list[tuple[int, ...]]:
@@ -265,7 +265,7 @@ def _rest(record: Record, axes: Iterable[Axis]) -> tuple[str, ModelConfig]:
     return record.case.implementation, record.case.model.model_copy(update=plain)
 
 
-def _stem(records: Sequence[Record], axes: Sequence[Axis]) -> str:
+def _shared_name(records: Sequence[Record], axes: Sequence[Axis]) -> str:
     """The words that all names begin with, without the sizes on the axes."""
     names = []
     for record in records:
@@ -291,12 +291,12 @@ def _labels(found: Sequence[tuple[str, Sequence[Record]]], axes: Sequence[Axis])
     fields = {axis.field for axis in axes}
     everyone = differences([records[0].case.model for _, records in found], fields)
     labels = []
-    for (stem, records), words in zip(found, everyone, strict=True):
+    for (name, records), words in zip(found, everyone, strict=True):
         variants = {record.case.variant for record in records}
         # Named by its kind of attention alone: in full, and as what it really is.
-        is_kind = stem.replace("-", "_") in ATTENTIONS
-        is_name = variants == {stem} and not is_kind and not re.search(r"\d", stem)
+        is_kind = name.replace("-", "_") in ATTENTIONS
+        is_name = variants == {name} and not is_kind and not re.search(r"\d", name)
         foreign = records[0].case.implementation != "native"
-        told = words if 0 < len(words) <= _LONGEST_LABEL else stem
-        labels.append(stem if is_name or foreign or stem in PRESETS else told)
-    return labels if len(set(labels)) == len(labels) else [stem for stem, _ in found]
+        told = words if 0 < len(words) <= _LONGEST_LABEL else name
+        labels.append(name if is_name or foreign or name in PRESETS else told)
+    return labels if len(set(labels)) == len(labels) else [name for name, _ in found]

@@ -24,7 +24,7 @@ def figure_of(records: list[Record]) -> Figure:
     (group,) = group_records(records)
     found = bars(group)
     with drawing():
-        return bars_figure(group, found, ["memory", "throughput"], looks(b.stem for b in found))
+        return bars_figure(group, found, ["memory", "throughput"], looks(b.name for b in found))
 
 
 def rectangles(figure: Figure, panel: int) -> list[Rectangle]:
