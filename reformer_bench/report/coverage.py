@@ -14,7 +14,7 @@ _RETRIED = frozenset({Outcome.TIMEOUT, Outcome.KILLED, Outcome.ERROR})
 
 
 def coverage_words(records: Sequence[Record]) -> str:
-    """How many cases were measured, and why the others were not."""
+    """Say how many cases were measured, and why the others were not."""
     missing = [record for record in records if not record.finished]
     if not missing:
         n_cases = len(records)
@@ -24,14 +24,14 @@ def coverage_words(records: Sequence[Record]) -> str:
 
 
 def retry_words(records: Sequence[Record], folder: Path) -> str | None:
-    """How to run again what might end otherwise another time; None: nothing would."""
+    """Say how to run again what might end otherwise another time; None where nothing would."""
     if any(record.outcome in _RETRIED for record in records):
         return f"--out {folder} --retry runs again what has no result."
     return None
 
 
 def kept_words(n_cases: int, known: Sequence[Record], again: Sequence[Record]) -> str:
-    """What is done with the records that a folder holds already."""
+    """Say what is done with the records that a folder holds already."""
     open_ids = {record.case_id for record in again}
     kept = [record for record in known if record.case_id not in open_ids]
     missing = [record for record in kept if not record.finished]
@@ -45,7 +45,7 @@ def kept_words(n_cases: int, known: Sequence[Record], again: Sequence[Record]) -
 
 
 def load_words(records: Sequence[Record]) -> str | None:
-    """How much of a run was measured on a machine busy with something else; None: nothing."""
+    """Say how much of a run was measured on a busy machine; None where nothing was."""
     loads = [
         record.load
         for record in records
@@ -64,7 +64,7 @@ def load_words(records: Sequence[Record]) -> str | None:
 
 
 def lost_variants(records: Sequence[Record]) -> list[str]:
-    """Variants without any result whose time limits were met on a busy machine."""
+    """Return the variants without any result whose time limits were met on a busy machine."""
     measured = {record.case.variant for record in records if record.finished}
     disturbed = {
         record.case.variant
@@ -79,7 +79,7 @@ def lost_variants(records: Sequence[Record]) -> list[str]:
 
 
 def _reasons(records: Sequence[Record]) -> str:
-    """The ways to have no result, each with its count, the most frequent first."""
+    """Say the ways to have no result, each with its count, the most frequent first."""
     counts = Counter(
         "longer than one that stopped"
         if record.outcome is Outcome.SKIPPED

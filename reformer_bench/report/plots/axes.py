@@ -34,7 +34,7 @@ _EVERY = 99
 
 
 def length_axis(ax: Axes, lengths: Sequence[int], width_points: float) -> None:
-    """Ticks at powers of two of an axis ``width_points`` wide, as many as have room for a label."""
+    """Set ticks at powers of two, with labels on as many as an axis ``width_points`` wide has room for."""
     low, high = float(min(lengths)), float(max(lengths))
     if high < 2 * low:
         low, high = low / 1.5, high * 1.5
@@ -49,7 +49,7 @@ def length_axis(ax: Axes, lengths: Sequence[int], width_points: float) -> None:
 
 
 def bytes_axis(ax: Axes, values: Sequence[float]) -> None:
-    """Ticks at powers of two (then four, sixteen) of bytes; no more than nine have labels."""
+    """Set ticks at powers of two (then four, sixteen) of bytes; no more than nine have labels."""
     low, high = min(values), max(values)
     ax.set_yscale("log", base=2)
     # Room above for a card that is nearly full.
@@ -61,7 +61,7 @@ def bytes_axis(ax: Axes, values: Sequence[float]) -> None:
 
 
 def growth_axis(ax: Axes, multiples: Sequence[float]) -> None:
-    """Ticks at powers of two (four, ...) of multiples: ½×, 1×, 2×."""
+    """Set ticks at powers of two (four, ...) of multiples: ½×, 1×, 2×."""
     ax.set_yscale("log", base=2)
     ax.set_ylim(min(min(multiples) / 1.25, 0.5), max(max(multiples) * 1.25, 4.0))
     step = math.ceil(len(_powers_of_two(*ax.get_ylim())) / _MOST_GROWTH_TICKS)
@@ -69,7 +69,7 @@ def growth_axis(ax: Axes, multiples: Sequence[float]) -> None:
 
 
 def rate_axis(ax: Axes, values: Sequence[float]) -> None:
-    """Ticks at powers of ten, with 2 and 5 between where the axis spans less than two decades."""
+    """Set ticks at powers of ten, with 2 and 5 between on an axis of less than two decades."""
     low, high = min(values), max(values)
     ax.set_yscale("log")
     ax.set_ylim(low / 1.4, max(high * 1.4, 4 * low))
@@ -79,7 +79,7 @@ def rate_axis(ax: Axes, values: Sequence[float]) -> None:
 
 
 def duration_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
-    """Ticks at 1, 2 and 5 of each power of ten: 50 ms, 2 s."""
+    """Set ticks at 1, 2 and 5 of each power of ten: 50 ms, 2 s."""
     low, high = min(milliseconds), max(milliseconds)
     ax.set_xscale("log")
     ax.set_xlim(low / 1.3, max(high * 1.3, 4 * low))
@@ -87,7 +87,7 @@ def duration_axis(ax: Axes, milliseconds: Sequence[float]) -> None:
 
 
 def size_axis(ax: Axes, sizes: Sequence[float], show: Callable[[int], str] = format_tokens) -> None:
-    """Ticks at the sizes themselves, every other one where they are many: 512, 2K, 8K."""
+    """Set ticks at the sizes themselves, every other one where they are many: 512, 2K, 8K."""
     every = sorted(set(sizes))
     ax.set_xscale("log", base=2)
     pad = max((every[-1] / every[0]) ** 0.06, 1.05)
@@ -97,7 +97,7 @@ def size_axis(ax: Axes, sizes: Sequence[float], show: Callable[[int], str] = for
 
 
 def bar_axis(ax: Axes, values: Sequence[float], *, is_bytes: bool) -> None:
-    """From zero, with ticks at whole multiples of a power of two of bytes, else at round ones."""
+    """Start at zero, with ticks at multiples of a power of two of bytes, else at round numbers."""
     # Room beyond the longest bar for its figure.
     ax.set_xlim(0, 1.3 * max(values))
     show = format_bytes if is_bytes else rate_tick
@@ -110,7 +110,7 @@ def bar_axis(ax: Axes, values: Sequence[float], *, is_bytes: bool) -> None:
 
 
 def budget_lines(ax: Axes) -> list[Text]:
-    """A thin line at each common accelerator's memory that the axis reaches; returns the names."""
+    """Draw a line at each common accelerator's memory that the axis reaches; return their names."""
     bottom, top = ax.get_ylim()
     names: list[Text] = []
     for budget in BUDGETS:
@@ -143,22 +143,22 @@ def _duration_tick(milliseconds: float) -> str:
 
 
 def _powers_of_two(low: float, high: float) -> range:
-    """The exponents of the powers of two from ``low`` to ``high``."""
+    """Return the exponents of the powers of two from ``low`` to ``high``."""
     return range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
 
 
 def _binary(step: int = 1) -> Locator:
-    """Ticks at every power of two, or at one in ``step`` of them."""
+    """Locate ticks at every power of two, or at one in ``step`` of them."""
     return LogLocator(base=2**step, numticks=_EVERY)
 
 
 def _decimal(*digits: int) -> Locator:
-    """Ticks at some digits of each power of ten."""
+    """Locate ticks at some digits of each power of ten."""
     return LogLocator(base=10, subs=digits, numticks=_EVERY)
 
 
 def _set_ticks(axis: Axis, labelled: Locator, others: Locator, show: Callable[[Any], str]) -> None:
-    """Ticks with labels, and smaller ones without between them."""
+    """Set ticks with labels, and smaller ones without between them."""
     axis.set_major_locator(labelled)
     axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
     axis.set_minor_locator(others)

@@ -82,9 +82,7 @@ class Footer:
                 loc="lower left",
                 bbox_to_anchor=(x, (y + 0.06) / height),
                 ncol=len(self.signs),
-                frameon=False,
                 fontsize=SMALL,
-                borderaxespad=0,
                 borderpad=0.1,
                 handletextpad=0.5,
                 columnspacing=1.8,
@@ -114,7 +112,7 @@ def make_footer(
 
 
 def draw_head(figure: Figure, title: str, group: Group, lengths: Collection[int]) -> None:
-    """The title with the suite, and below it workload, device, batch and the length, if one."""
+    """Draw the title with the suite; below it workload, device, batch and the length, if one."""
     width, height = figure.get_size_inches()
     x = MARGIN / width
     figure.text(
@@ -143,9 +141,7 @@ def draw_side_legend(ax: Axes, curves: Sequence[Curve], looks: Mapping[str, Look
         ],
         loc="upper left",
         bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
         fontsize=FONT_SIZE,
-        borderaxespad=0,
         labelspacing=0.7,
     )
     for text, curve in zip(legend.get_texts(), ordered, strict=True):
@@ -153,14 +149,14 @@ def draw_side_legend(ax: Axes, curves: Sequence[Curve], looks: Mapping[str, Look
 
 
 def top_legend_height(labels: Mapping[str, str], width: float) -> float:
-    """Inches that the legend over the panels takes; one name needs none."""
+    """Return the inches that the legend over the panels takes; one name needs none."""
     if len(labels) < 2:
         return 0.0
     return _LEGEND_LINE * -(-len(labels) // _columns(labels, width)) + 0.12
 
 
 def draw_top_legend(figure: Figure, labels: Mapping[str, str], looks: Mapping[str, Look]) -> None:
-    """Names of the curves in rows under the title."""
+    """Name the curves in rows under the title."""
     if len(labels) < 2:
         return
     width, height = figure.get_size_inches()
@@ -173,17 +169,15 @@ def draw_top_legend(figure: Figure, labels: Mapping[str, str], looks: Mapping[st
         loc="upper left",
         bbox_to_anchor=(MARGIN / width, 1 - (HEAD - 0.06) / height),
         ncol=columns,
-        frameon=False,
         fontsize=FONT_SIZE,
         columnspacing=2.2,
         handlelength=2.2,
-        borderaxespad=0,
         borderpad=0.2,
     )
 
 
 def wrapped(name: str, width: int) -> list[str]:
-    """A name in lines, broken after spaces and hyphens; a part that is longer stays whole.
+    """Break a name into lines after spaces and hyphens; a part that is longer stays whole.
 
     A number stays with what it counts.
     """
@@ -192,7 +186,7 @@ def wrapped(name: str, width: int) -> list[str]:
 
 
 def _columns(labels: Mapping[str, str], width: float) -> int:
-    """As many columns as have room, filled evenly."""
+    """Return as many columns as have room, filled evenly."""
     widths = [text_inches(label, FONT_SIZE) + _HANDLE for label in labels.values()]
     for columns in range(len(widths), 1, -1):
         # The last row may be short, but no column empty.

@@ -1,10 +1,9 @@
-"""Figures of curves: panels of one or several quantities against one size, side by side."""
+"""Figures of curves, panels of one or several quantities against one size, and figures of bars."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,7 +34,6 @@ from reformer_bench.report.plots.curves import (
 from reformer_bench.report.plots.panel import (
     NAMES,
     STOP_WORDS,
-    draw_frame,
     draw_panel,
     draw_slopes,
     draw_x_axis,
@@ -88,7 +86,7 @@ class Content:
 
 
 def content(picture: Picture, quantities: Sequence[Quantity]) -> Content:
-    """The curves of a picture, of those quantities that have any point."""
+    """Return the curves of a picture, of those quantities that have any point."""
     shown = {}
     for quantity in quantities:
         facets = [
@@ -110,7 +108,7 @@ def curves_figure(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Fi
 
 
 def title_of(quantities: Collection[Quantity]) -> str:
-    """What a figure of these quantities is called."""
+    """Say what a figure of these quantities is called."""
     if len(quantities) == 1:
         (name,) = (NAMES[quantity] for quantity in quantities)
         return f"{name[0].upper()}{name[1:]}"
@@ -118,7 +116,7 @@ def title_of(quantities: Collection[Quantity]) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
+    """Make an empty figure, in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     # A canvas of its own: text must be measured before anything is saved.
     FigureCanvasAgg(figure)
@@ -126,7 +124,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def new_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches."""
+    """Add axes at a place in inches."""
     w, h = figure.get_size_inches()
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
 
@@ -161,7 +159,7 @@ def _row_of_panels(group: Group, drawn: Content, looks: Mapping[str, Look]) -> F
 
 
 def _small_multiples(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Figure:
-    """A row of panels for each quantity, a panel for each facet, all of a row on one scale."""
+    """Draw a row of panels for each quantity, a panel for each facet, all of a row on one scale."""
     facets = drawn.picture.facets
     columns = min(len(facets), 4)
     rows = -(-len(facets) // columns)
@@ -191,7 +189,7 @@ def _small_multiples(group: Group, drawn: Content, looks: Mapping[str, Look]) ->
 
 
 def _below(group: Group) -> float:
-    """Inches under a panel for its x axis; batches under the lengths take a line more."""
+    """Return the inches of a panel's x axis; batches under the lengths take a line more."""
     return 0.65 if group.batch is not None else 0.85
 
 
@@ -217,7 +215,7 @@ def _notes(drawn: Content) -> list[str]:
 
 
 def _overlap_words(found: Sequence[Curve]) -> list[str]:
-    """For each curve that others lie on: which ones, and how near."""
+    """Say of each curve that others lie on which ones do, and how near."""
     by_under: dict[str, list[Overlap]] = {}
     for pair in overlaps(found):
         by_under.setdefault(pair.under.label, []).append(pair)
@@ -231,7 +229,7 @@ def _overlap_words(found: Sequence[Curve]) -> list[str]:
 
 
 def _never(drawn: Content) -> list[str]:
-    """Curves that have no point in a panel, and why."""
+    """Say which curves have no point in a panel, and why."""
     axis = drawn.picture.axis
     lacking: dict[tuple[str, str], list[str]] = {}
     for quantity, facets in drawn.shown.items():
@@ -263,23 +261,22 @@ class Bar:
     """None: it was not tried at this length."""
 
     def point(self, quantity: Quantity) -> PlotPoint | None:
-        """The figure of a quantity."""
+        """Return the figure of a quantity."""
         return None if self.record is None else point_of(self.record, 0, quantity)
 
     def words(self, quantity: Quantity) -> str:
-        """What stands at the bar's end: the figure, and how the case ended if not well."""
-        found = self.point(quantity)
-        parts = []
+        """Say the figure, and how the case ended if not well: what stands at the bar's end."""
+        found, parts = self.point(quantity), []
         if found is not None:
-            is_rate = quantity == "throughput"
-            parts.append(three_figures(found.value) if is_rate else format_bytes(found.value))
+            show = three_figures if quantity == "throughput" else format_bytes
+            parts.append(show(found.value))
         if self.record is not None and not self.record.finished:
             parts.append(outcome_words(self.record))
         return ", ".join(parts) or "not measured"
 
 
 def bars(group: Group) -> list[Bar]:
-    """A bar for each variant, at the first length at which anything has a figure."""
+    """Return a bar for each variant, at the first length at which anything has a figure."""
     length = min(r.case.length for r in group.records if has_figure(r))
     return [
         Bar(one.name, one.label, group.cell(one.records[0].case.variant, length))
@@ -293,16 +290,24 @@ def bars_figure(
     quantities: Sequence[Quantity],
     looks: Mapping[str, Look],
 ) -> Figure:
-    """A panel for each quantity that some bar has, variants downwards."""
+    """Draw a panel for each quantity that some bar has, variants downwards."""
     lengths = {bar.record.case.length for bar in found if bar.record is not None}
-    footer = make_footer(group, quantities, _WIDTH, _bar_notes(group, found, quantities, lengths))
+    points = [bar.point(quantity) for bar in found for quantity in quantities]
+    predicted = any(p is not None and p.is_predicted for p in points)
+    notes = ["Hatched bars are predicted, not measured."] if predicted else []
+    notes += [
+        f"{r.case.variant} at {format_tokens(r.case.length)} tokens: {outcome_words(r)}."
+        for r in group.records
+        if r.outcome.is_stop and r.case.length not in lengths
+    ]
+    footer = make_footer(group, quantities, _WIDTH, notes)
     bottom, height = footer.height + _BELOW, max(_LEAST_HEIGHT, _ROW * len(found))
     figure = new_figure(_WIDTH, HEAD + height + bottom)
     left = MARGIN + max(text_inches(bar.label, FONT_SIZE) for bar in found) + 0.2
     width = (_WIDTH - left - _BARS_BETWEEN * (len(quantities) - 1) - _BARS_RIGHT) / len(quantities)
     for number, quantity in enumerate(quantities):
         ax = new_axes(figure, left + number * (width + _BARS_BETWEEN), bottom, width, height)
-        _draw(ax, quantity, found, looks)
+        _draw_bars(ax, quantity, found, looks)
         if number:
             ax.set_yticklabels([])
     draw_head(figure, title_of(quantities), group, lengths)
@@ -310,40 +315,25 @@ def bars_figure(
     return figure
 
 
-def _bar_notes(
-    group: Group, found: Sequence[Bar], quantities: Sequence[Quantity], lengths: set[int]
-) -> list[str]:
-    """That some bars are predicted, and what was tried at other lengths."""
-    points = [bar.point(quantity) for bar in found for quantity in quantities]
-    predicted = any(p is not None and p.is_predicted for p in points)
-    notes = ["Hatched bars are predicted, not measured."] if predicted else []
-    return notes + [
-        f"{r.case.variant} at {format_tokens(r.case.length)} tokens: {outcome_words(r)}."
-        for r in group.records
-        if r.outcome.is_stop and r.case.length not in lengths
-    ]
-
-
-def _draw(ax: Axes, quantity: Quantity, found: Sequence[Bar], looks: Mapping[str, Look]) -> None:
+def _draw_bars(
+    ax: Axes, quantity: Quantity, found: Sequence[Bar], looks: Mapping[str, Look]
+) -> None:
     points = [bar.point(quantity) for bar in found]
     bar_axis(ax, [p.value for p in points if p is not None], is_bytes=quantity != "throughput")
     for row, (bar, p) in enumerate(zip(found, points, strict=True)):
-        text: dict[str, Any] = {"va": "center", "fontsize": SMALL}
-        end = 0.0
-        if p is None:
-            text["color"] = MUTED
-        else:
-            end = _draw_bar(ax, row, p, looks[bar.name])
-        ax.annotate(bar.words(quantity), (end, row), (4, 0), textcoords="offset points", **text)
+        end = 0.0 if p is None else _draw_bar(ax, row, p, looks[bar.name])
+        ax.annotate(bar.words(quantity), (end, row), (4, 0), textcoords="offset points",
+                    va="center", fontsize=SMALL,
+                    color=MUTED if p is None else INK)  # fmt: skip
     ax.set_ylim(len(found) - 0.4, -0.6)
     ax.set_yticks(range(len(found)), [bar.label for bar in found])
     ax.tick_params(axis="y", length=0)
-    draw_frame(ax, "x")
+    ax.grid(axis="x")
     ax.set_xlabel(NAMES[quantity], labelpad=5)
 
 
 def _draw_bar(ax: Axes, row: int, p: PlotPoint, look: Look) -> float:
-    """The bar and its spread; returns where they end."""
+    """Draw a bar and its spread; return where they end."""
     face, hatch = ("white", "////") if p.is_predicted else (look.colour, None)
     ax.barh(row, p.value, _THICK, color=face, hatch=hatch, edgecolor=look.colour, zorder=2)
     if p.lower is None or p.upper is None:

@@ -63,7 +63,7 @@ def write_plots(
 def _figures(
     group: Group, name: str, overview: str, asked: Asked, named: Mapping[str, Look]
 ) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a group, with the name of its file."""
+    """Yield every figure of a group, with the name of its file."""
     if asked == "both" and varies_combinations(group):
         figure = tradeoff_figure(group)
         if figure is not None:
@@ -97,18 +97,18 @@ def _bars(
 
 
 def _quantities(asked: Asked, picture: Picture) -> list[Quantity]:
-    """Activations apart only where parameters grow with the size that is drawn against."""
+    """Choose what to draw: activations only where parameters grow with the size on the axis."""
     apart = picture.axis.field in ("n_layers", "d_ff")
     return [name for name in _ASKED[asked] if name != "activations" or apart]
 
 
 def _series_names(groups: Iterable[Group]) -> list[str]:
-    """The names that looks go by."""
+    """Return the names that looks go by."""
     return [one.name for group in groups for one in all_series(group, axes_of(group))]
 
 
 def _file_names(groups: Sequence[Group]) -> list[str]:
-    """File names of groups: the workload, and whatever else tells groups of it apart."""
+    """Name the files of groups: the workload, and whatever else tells groups of it apart."""
     names = []
     for group in groups:
         alike = [other for other in groups if other.workload == group.workload]

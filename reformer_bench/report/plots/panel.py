@@ -27,7 +27,7 @@ from reformer_bench.report.plots.curves import (
     StopKind,
     overlaps,
 )
-from reformer_bench.report.plots.style import GRID, MUTED, Look
+from reformer_bench.report.plots.style import MUTED, Look
 from reformer_bench.report.plots.varied import LENGTH, Axis
 from reformer_bench.schema.units import format_tokens
 
@@ -73,7 +73,7 @@ def draw_panel(
     (bytes_axis if in_bytes else rate_axis)(ax, heights)
     names = budget_lines(ax) if in_bytes and has_budgets else []
     ax.set_ylabel(NAMES[found[0].quantity], labelpad=6)
-    draw_frame(ax)
+    ax.grid()
     ax.tick_params(which="major", length=4, width=0.8)
     ax.tick_params(which="minor", length=2.5, width=0.6)
     lies_under: dict[str, int] = {}
@@ -86,13 +86,6 @@ def draw_panel(
         extra = _EXTRA_WIDTH * lies_under.get(curve.name, 0)
         _draw_curve(ax, curve, looks[curve.name], 3 + 0.1 * order, extra)
     return [name.get_window_extent() for name in names]
-
-
-def draw_frame(ax: Axes, grid: str = "both") -> None:
-    """Draw grid lines behind everything, and no frame above and to the right."""
-    ax.grid(visible=True, which="major", axis=grid, color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def draw_x_axis(ax: Axes, group: Group, axis: Axis, sizes: Sequence[int]) -> None:
@@ -227,7 +220,7 @@ def sign_handles(curves: Iterable[Curve]) -> list[Line2D]:
 
 
 def _unit(ax: Axes) -> float:
-    """One typographic point in display units."""
+    """Return one typographic point in display units."""
     return float(ax.figure.dpi) / 72
 
 
@@ -287,7 +280,7 @@ def draw_slopes(ax: Axes, found: Sequence[Curve], taken: Sequence[Bbox]) -> None
 
 
 def _covered(ax: Axes, found: Sequence[Curve]) -> np.ndarray:
-    """Points [n, 2] along every curve and around every marker, in display units."""
+    """Return points [n, 2] along every curve and around every marker, in display units."""
     unit = _unit(ax)
     points = [np.empty((0, 2))]
     ring = np.array([[0, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]]) * 3.5 * unit
@@ -310,7 +303,7 @@ def along(start: np.ndarray, end: np.ndarray, apart: float) -> np.ndarray:
 
 
 def _filled(box: Bbox, unit: float) -> np.ndarray:
-    """A grid of points over a box [n, 2]."""
+    """Return a grid of points over a box [n, 2]."""
     x = np.arange(box.x0, box.x1 + 6 * unit, 6 * unit)
     y = np.arange(box.y0, box.y1 + 6 * unit, 6 * unit)
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
@@ -319,7 +312,7 @@ def _filled(box: Bbox, unit: float) -> np.ndarray:
 def _outline(
     ax: Axes, corner: tuple[float, float], lines: Sequence[tuple[float, float, str]]
 ) -> np.ndarray:
-    """Points along the slopes and over their names, in display units [n, 2]."""
+    """Return points along the slopes and over their names, in display units [n, 2]."""
     t, unit = np.linspace(0, 1, 10)[:, None], _unit(ax)
     start = ax.transData.transform(corner)
     points = []

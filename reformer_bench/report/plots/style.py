@@ -89,7 +89,7 @@ _SHADES = (-0.45, 0.0, _DARKER, 0.6)
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, which follows from the name alone.
+    """Return a look for each name, which follows from the name alone.
 
     A name that begins with a known one has its colour, in a shade and with a marker of its own.
     Of two other names that would be alike the later one takes the next colour or marker.
@@ -119,8 +119,9 @@ def _variation(base: Look, rest: str) -> Look:
 
 
 def _spare(name: str, taken: Iterable[Look]) -> Look:
-    """The first of all looks, from a place that the name decides, with the least in common with
-    those taken."""
+    """Return the first of all looks, from a place that the name decides, that has the least in
+    common with those taken.
+    """
     start, pairs = crc32(name.encode()), list(product(_SPARE_MARKERS, _COLOURS))
     turned = [pairs[(start + turn) % len(pairs)] for turn in range(len(pairs))]
     taken = list(taken)
@@ -162,6 +163,13 @@ def drawing() -> Iterator[None]:
         "axes.edgecolor": MUTED,
         "axes.labelcolor": INK,
         "axes.linewidth": 0.8,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.borderaxespad": 0,
         "xtick.color": MUTED,
         "ytick.color": MUTED,
         "xtick.labelcolor": INK,

@@ -24,7 +24,7 @@ from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.axes import bytes_axis, duration_axis
 from reformer_bench.report.plots.captions import HEAD, draw_head, make_footer, wrapped
 from reformer_bench.report.plots.figures import new_axes, new_figure
-from reformer_bench.report.plots.panel import along, draw_frame
+from reformer_bench.report.plots.panel import along
 from reformer_bench.report.plots.style import INK, MUTED, NAMED, SMALL, Look
 from reformer_bench.report.plots.varied import ATTENTIONS, differences
 from reformer_bench.schema.record import Record
@@ -63,7 +63,7 @@ class Spot:
 
     @property
     def look(self) -> Look:
-        """That of its kind of attention."""
+        """The look of its kind of attention."""
         return NAMED[self.attention.replace("_", "-")]
 
 
@@ -87,15 +87,17 @@ def varies_combinations(group: Group) -> bool:
 
 
 def spots(group: Group) -> list[Spot]:
-    """The measured variants of a group."""
+    """Return the measured variants of a group."""
     models = [record.case.model for record in group.records]
     labelled = zip(group.records, differences(models, ()), strict=True)
     return [spot for record, label in labelled if (spot := _spot(record, label)) is not None]
 
 
 def tradeoff_figure(group: Group) -> Figure | None:
-    """Colour and shape say attention, filling the residual, a ring: in chunks. The frontiers, with
-    local attention and without, are drawn and named. None where too little was measured.
+    """Draw the combinations: colour and shape say attention, filling the residual, a ring: in
+    chunks. The frontiers, with local attention and without, are drawn and named.
+
+    Returns None where too little was measured.
     """
     found = spots(group)
     if len(found) < _LEAST_COMBINATIONS:
@@ -157,7 +159,7 @@ def _axes(ax: Axes, found: Sequence[Spot]) -> None:
     bytes_axis(ax, [spot.peak_bytes for spot in found])
     ax.set_xlabel("time of a step", labelpad=5)
     ax.set_ylabel("peak memory", labelpad=6)
-    draw_frame(ax)
+    ax.grid()
 
 
 def _draw(ax: Axes, spot: Spot, *, worth: bool) -> None:
@@ -201,28 +203,27 @@ def _name(ax: Axes, found: Sequence[Spot], named: Sequence[Spot]) -> bool:
         if steps.get_drawstyle() != "default":
             corners = steps.get_transform().transform(steps.get_path().vertices)
             covered += [along(*ends, 4 * unit) for ends in itertools.pairwise(corners)]
-    texts = []
+    places, texts = [], []
     for spot in named:
         text = ax.text(0, 0, spot.label, fontsize=SMALL, color=spot.look.ink, va="bottom",
                        transform=ax.transAxes, linespacing=1.0, zorder=6)  # fmt: skip
         text.set_path_effects([effects.withStroke(linewidth=2.5, foreground="white")])
         texts.append(text)
-    sizes = [text.get_window_extent().size for text in texts]
-    places = [
-        list(places_around(points[found.index(spot)], size, unit))
-        for spot, size in zip(named, sizes, strict=True)
-    ]
+        at, size = points[found.index(spot)], np.asarray(text.get_window_extent().size)
+        places.append(list(places_around(at, size, unit)))
     chosen = clear_places(places, np.concatenate(covered), ax.get_window_extent(), unit)
-    for text, place in zip(texts, chosen or [None] * len(texts), strict=True):
-        if place is None:
+    if chosen is None:
+        for text in texts:
             text.remove()
-            continue
+        return False
+    for text, place in zip(texts, chosen, strict=True):
         # In axes units: a file's resolution may differ from the one that names were placed at.
-        text.set_position(ax.transAxes.inverted().transform(place.box.min))
+        x, y = ax.transAxes.inverted().transform(place.box.min)
+        text.set_position((float(x), float(y)))
         if place.length >= _LEADER * unit:
             ends = ax.transData.inverted().transform(place.line)
             ax.plot(*ends.T, color=text.get_color(), linewidth=0.6, zorder=2.5)
-    return chosen is not None
+    return True
 
 
 @dataclass(frozen=True)
@@ -329,9 +330,7 @@ def _legend(ax: Axes, found: Sequence[Spot], frontiers: dict[str, Any]) -> None:
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
         fontsize=SMALL,
-        borderaxespad=0,
         labelcolor=INK,
         labelspacing=0.75,
     )
