@@ -23,8 +23,8 @@ from reformer_bench.claims.judge import (
     figure_text,
 )
 from reformer_bench.report.plots.axes import growth_axis, size_axis
-from reformer_bench.report.plots.curves import Curve, hidden
-from reformer_bench.report.plots.curves import Point as DrawnPoint
+from reformer_bench.report.plots.curves import Curve, overlaps
+from reformer_bench.report.plots.curves import PlotPoint as DrawnPoint
 from reformer_bench.report.plots.figures import new_axes, new_figure
 from reformer_bench.report.plots.style import (
     DPI,
@@ -147,7 +147,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
         Curve(one.expectation.text, _name(one), "memory", _drawn(points), ())
         for one, points in zip(panel.findings, relative, strict=True)
     ]
-    same_as = {pair.curve: pair.under for pair in hidden(curves)}
+    same_as = {pair.curve: pair.under for pair in overlaps(curves)}
     shaded: set[tuple[float, ...]] = set()
     handles = []
     for order, (one, points, look, curve) in enumerate(

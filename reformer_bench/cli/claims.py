@@ -74,7 +74,7 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
 
 def _draw(judgements: list[Judgement], records: list[Record], path: Path) -> None:
     from reformer_bench.claims.figure import write_claims_figure
-    from reformer_bench.report.notes import device_words, versions_words
+    from reformer_bench.report.words import device_words, versions_words
 
     # Unlike predictions for another device, measurements are all of one.
     environments = [r.environment for r in records if r.is_measured] or [records[0].environment]

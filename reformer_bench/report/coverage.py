@@ -14,8 +14,8 @@ _RETRIED = frozenset({Outcome.TIMEOUT, Outcome.KILLED, Outcome.ERROR})
 
 
 def coverage_words(records: Sequence[Record]) -> str:
-    """How many cases were measured, and why the others were not."""
-    missing = [record for record in records if record.outcome is not Outcome.OK]
+    """Say how many cases were measured, and why the others were not."""
+    missing = [record for record in records if not record.finished]
     if not missing:
         n_cases = len(records)
         return "The case was measured." if n_cases == 1 else f"All {n_cases} cases measured."
@@ -24,17 +24,17 @@ def coverage_words(records: Sequence[Record]) -> str:
 
 
 def retry_words(records: Sequence[Record], folder: Path) -> str | None:
-    """How to run again what might end otherwise another time; None: nothing would."""
+    """Say how to run again what might end otherwise another time; None where nothing would."""
     if any(record.outcome in _RETRIED for record in records):
         return f"--out {folder} --retry runs again what has no result."
     return None
 
 
 def kept_words(n_cases: int, known: Sequence[Record], again: Sequence[Record]) -> str:
-    """What is done with the records that a folder holds already."""
+    """Say what is done with the records that a folder holds already."""
     open_ids = {record.case_id for record in again}
     kept = [record for record in known if record.case_id not in open_ids]
-    missing = [record for record in kept if record.outcome is not Outcome.OK]
+    missing = [record for record in kept if not record.finished]
     measured = len(kept) - len(missing)
     text = f"{measured} of {n_cases} cases have a result there already and are not repeated"
     if missing:
@@ -45,13 +45,13 @@ def kept_words(n_cases: int, known: Sequence[Record], again: Sequence[Record]) -
 
 
 def load_words(records: Sequence[Record]) -> str | None:
-    """How much of a run was measured on a machine busy with something else; None: nothing."""
+    """Say how much of a run was measured on a busy machine; None where nothing was."""
     loads = [
         record.load
         for record in records
-        if record.load is not None and record.was_disturbed and record.outcome is Outcome.OK
+        if record.load is not None and record.was_disturbed and record.finished
     ]
-    measured = sum(record.outcome is Outcome.OK for record in records)
+    measured = sum(record.finished for record in records)
     if not loads:
         return None
     taken = fmean(load.other_cores + load.stolen_cores for load in loads)
@@ -64,8 +64,8 @@ def load_words(records: Sequence[Record]) -> str | None:
 
 
 def lost_variants(records: Sequence[Record]) -> list[str]:
-    """Variants without any result whose time limits were met on a busy machine."""
-    measured = {record.case.variant for record in records if record.outcome is Outcome.OK}
+    """Return the variants without any result whose time limits were met on a busy machine."""
+    measured = {record.case.variant for record in records if record.finished}
     disturbed = {
         record.case.variant
         for record in records
@@ -79,7 +79,7 @@ def lost_variants(records: Sequence[Record]) -> list[str]:
 
 
 def _reasons(records: Sequence[Record]) -> str:
-    """The ways to have no result, each with its count, the most frequent first."""
+    """Say the ways to have no result, each with its count, the most frequent first."""
     counts = Counter(
         "longer than one that stopped"
         if record.outcome is Outcome.SKIPPED

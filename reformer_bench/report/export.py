@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from reformer_bench.report.frames import (
     BREAKDOWN,
+    CaseRow,
+    breakdown_bytes,
     breakdown_frame,
     case_frame,
-    case_row,
-    group_records,
 )
-from reformer_bench.report.grid import Cell, Grid, figure_grids, ratio_grids
+from reformer_bench.report.grid import Cell, figure_grids, ratio_grids
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.tables import case_facts, group_notes, heading
 from reformer_bench.report.words import outcome_words, percent
 from reformer_bench.schema.quartiles import quartiles
 from reformer_bench.schema.record import Environment, Record
 from reformer_bench.schema.units import format_bytes, format_tokens
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Table = Literal["summary", "details", "breakdown"]
 
@@ -43,6 +45,8 @@ _SUMMARY = [
     "message",
 ]
 
+_CASE_HEAD = ("workload", "variant", "length × batch")
+
 
 def export_csv(records: Iterable[Record], table: Table) -> str:
     """Write one line per case under a header; what was not measured is empty."""
@@ -56,22 +60,6 @@ def export_json(records: Iterable[Record], table: Table) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
-def export_markdown(records: Iterable[Record], table: Table, baseline: str | None = None) -> str:
-    """Write Markdown tables, with the notes as lines below them."""
-    records = list(records)
-    if table == "details":
-        return _markdown_details(records)
-    if table == "breakdown":
-        return _markdown_breakdown(records)
-    parts = []
-    for group in group_records(records):
-        parts.append(f"**{heading(group)}**")
-        grids = [*figure_grids(group), *ratio_grids(group, baseline)]
-        parts += map(_markdown_grid, grids)
-        parts += group_notes(group)
-    return "\n\n".join(parts) + "\n"
-
-
 def _frame(records: Iterable[Record], table: Table) -> pd.DataFrame:
     if table == "breakdown":
         return breakdown_frame(records)
@@ -79,48 +67,54 @@ def _frame(records: Iterable[Record], table: Table) -> pd.DataFrame:
     return frame if table == "details" or frame.empty else frame[_SUMMARY]
 
 
-def _markdown_grid(grid: Grid) -> str:
-    rows = [[name, *map(_markdown_cell, cells)] for name, cells in grid.rows]
-    caption = f"{grid.quantity[0].upper()}{grid.quantity[1:]}:"
-    table = markdown_table([grid.corner, *grid.variants], rows)
-    return "\n".join([caption, "", *table])
+def export_markdown(records: Iterable[Record], table: Table, baseline: str | None = None) -> str:
+    """Write Markdown tables, with the notes as lines below them."""
+    records = list(records)
+    if table == "details":
+        return _details(records)
+    if table == "breakdown":
+        return _breakdown(records)
+    parts = []
+    for group in group_records(records):
+        parts.append(f"**{heading(group)}**")
+        for grid in (*figure_grids(group), *ratio_grids(group, baseline)):
+            rows = [[name, *map(_cell_text, cells)] for name, cells in grid.rows]
+            lines = markdown_table([grid.corner, *grid.variants], rows)
+            caption = f"{grid.quantity[0].upper()}{grid.quantity[1:]}:"
+            parts.append("\n".join([caption, "", *lines]))
+        parts += group_notes(group)
+    return "\n\n".join(parts) + "\n"
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     text = ", ".join(cell.lines)
     return f"**{text}**" if cell.is_best else text
 
 
-def _markdown_details(records: Sequence[Record]) -> str:
+def _details(records: Sequence[Record]) -> str:
     facts = [case_facts(record) for record in records]
     names = list(dict.fromkeys(name for found in facts for name in found))
     rows = []
     for record, found in zip(records, facts, strict=True):
-        case = record.case
         outcome = outcome_words(record) + (f": {record.message}" if record.message else "")
-        what = [
-            case.workload,
-            case.variant,
-            f"{format_tokens(case.length)} × {case.batch}",
-            outcome,
-        ]
-        rows.append([*what, *(found.get(name, "–") for name in names)])
-    head = ["workload", "variant", "length × batch", "outcome", *names]
-    return "\n".join(markdown_table(head, rows)) + "\n"
+        rows.append([*_case_cells(record), outcome, *(found.get(name, "–") for name in names)])
+    return "\n".join(markdown_table([*_CASE_HEAD, "outcome", *names], rows)) + "\n"
 
 
-def _markdown_breakdown(records: Sequence[Record]) -> str:
-    rows = [
-        [case["workload"], case["variant"]]
-        + [f"{format_tokens(case['length'])} × {case['batch']}", format_bytes(case["total_bytes"])]
-        + [
-            f"{format_bytes(case[f'{part}_bytes'])} ({percent(case[f'{part}_share'])})"
-            for part in BREAKDOWN
-        ]
-        for case in breakdown_frame(records).to_dict("records")
-    ]
-    head = ["workload", "variant", "length × batch", "peak", *BREAKDOWN]
-    return "\n".join(markdown_table(head, rows)) + "\n"
+def _breakdown(records: Sequence[Record]) -> str:
+    rows = []
+    for record in records:
+        if record.breakdown is not None:
+            total = record.breakdown.total_bytes
+            sizes = [breakdown_bytes(record.breakdown, kind) for kind in BREAKDOWN]
+            cells = [f"{format_bytes(size)} ({percent(size / total)})" for size in sizes]
+            rows.append([*_case_cells(record), format_bytes(total), *cells])
+    return "\n".join(markdown_table([*_CASE_HEAD, "peak", *BREAKDOWN], rows)) + "\n"
+
+
+def _case_cells(record: Record) -> list[str]:
+    case = record.case
+    return [case.workload, case.variant, f"{format_tokens(case.length)} × {case.batch}"]
 
 
 def markdown_table(
@@ -150,7 +144,7 @@ def export_pytest_benchmark(records: Iterable[Record], run_name: str) -> str:
 
     Raises ValueError where no record has any.
     """
-    timed = [record for record in records if record.timing is not None and record.timing.warm]
+    timed = [record for record in records if record.step_samples_ms]
     if not timed:
         raise ValueError("no case of the run has timed steps")
     environment = timed[0].environment
@@ -191,9 +185,9 @@ def _benchmark(record: Record) -> dict[str, Any]:
     case = record.case
     name = f"{case.variant}[{case.workload}-{case.length}x{case.batch}]"
     memory = {
-        key: value
-        for key, value in case_row(record).items()
-        if key.endswith("_bytes") and value is not None
+        name: value
+        for name, value in CaseRow(record).columns().items()
+        if name.endswith("_bytes") and value is not None
     }
     return {
         "group": f"{case.workload}-{case.length}x{case.batch}",
@@ -201,7 +195,13 @@ def _benchmark(record: Record) -> dict[str, Any]:
         "fullname": f"{case.suite}::{name}",
         "params": {"length": case.length, "batch": case.batch},
         "param": f"{case.length}x{case.batch}",
-        "extra_info": {"case_id": record.case_id, **memory, **_versions(record.environment)},
+        "extra_info": {
+            "case_id": record.case_id,
+            **memory,
+            # What --memory-compare asks of two files before it compares bytes.
+            "torch_version": record.environment.torch_version,
+            "torch_threads": record.environment.torch_threads,
+        },
         "options": {
             "disable_gc": False,
             "timer": "perf_counter",
@@ -210,17 +210,7 @@ def _benchmark(record: Record) -> dict[str, Any]:
             "min_time": 0.0,
             "warmup": True,
         },
-        "stats": _stats([sample.total_ms / 1e3 for sample in record.timing.warm])
-        if record.timing is not None
-        else {},
-    }
-
-
-def _versions(environment: Environment) -> dict[str, Any]:
-    """Return what --memory-compare asks of two files before it compares bytes."""
-    return {
-        "torch_version": environment.torch_version,
-        "torch_threads": environment.torch_threads,
+        "stats": _stats([milliseconds / 1e3 for milliseconds in record.step_samples_ms]),
     }
 
 

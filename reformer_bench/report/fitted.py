@@ -74,7 +74,7 @@ class FittedTable:
         yield from self._stacked(room)
 
     def _widths(self, start: int, room: int, gap: int) -> list[int] | None:
-        """The widths of the columns from ``start`` on; None where they don't fit."""
+        """Return the widths of the columns from ``start`` on; None where they don't fit."""
         natural = [self._natural(index) for index in range(start, len(self.columns))]
         least = [
             width if column.least is None else min(width, column.least)
@@ -167,7 +167,7 @@ def _plain(cell: Cell) -> str:
 
 
 def _folded(pairs: Iterable[str], room: int) -> list[str]:
-    """Pairs in lines, none of them broken."""
+    """Put pairs into lines, none of them broken."""
     lines: list[str] = []
     for pair in pairs:
         longer = f"{lines[-1]}  {pair}" if lines else pair

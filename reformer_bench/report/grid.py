@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reformer_bench.claims.quantities import cold_rate, is_measured
-from reformer_bench.report.frames import Group, case_row
+from reformer_bench.report.frames import CaseRow, foreseen_bytes
+from reformer_bench.report.groups import Group
 from reformer_bench.report.words import outcome_words, rate_figure, row_name, three_figures
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import format_bytes
@@ -40,87 +40,15 @@ class Grid:
 
 
 def figure_grids(group: Group) -> list[Grid]:
-    """Return a grid of memory, and one of throughput where anything was run."""
-    return [memory_grid(group), *([throughput_grid(group)] if is_timed(group) else [])]
+    """Return a grid of peak memory, and one of throughput where anything was run.
 
-
-def is_timed(group: Group) -> bool:
-    """Whether any case of the group was run, and not only predicted."""
-    return any(
-        record.memory.allocator is None or is_measured(record)
-        for record in group.records
-        if record.outcome not in (Outcome.OVER_BUDGET, Outcome.SKIPPED)
-    )
-
-
-def memory_grid(group: Group) -> Grid:
-    """Return the peaks of the allocator; the smallest of a row is best."""
-    return make_grid(group, "peak memory", peak, format_bytes, min)
-
-
-def throughput_grid(group: Group) -> Grid:
-    """Return thousands of tokens per second; the largest of a row is best."""
-    return make_grid(group, "throughput, 1,000 tokens per second", _rate, rate_figure, max)
-
-
-def peak(record: Record) -> float | None:
-    """Return the allocator's peak in bytes; None unless the case finished."""
-    return record.memory.peak_bytes if record.outcome is Outcome.OK else None
-
-
-def foreseen_bytes(record: Record) -> int | None:
-    """The predicted peak of a case that has no measured one; None of any other."""
-    return None if record.outcome is Outcome.OK else record.memory.predicted_peak_bytes
-
-
-def _rate(record: Record) -> float | None:
-    rate: float | None = case_row(record)["tokens_per_second"]
-    return rate if record.outcome is Outcome.OK else None
-
-
-def make_grid(
-    group: Group,
-    quantity: str,
-    value_of: Callable[[Record], float | None],
-    show: Callable[[float], str],
-    best_of: Callable[[list[float]], float],
-) -> Grid:
-    """Make a grid of one figure; a case without it says why in words.
-
-    ``value_of`` finds the figure, ``show`` writes it, ``best_of`` picks a row's best.
+    The smallest memory and the largest throughput of a row are its best.
     """
-    corner = "length" if group.batch is not None else "length × batch"
-    rows = []
-    for length in group.lengths:
-        records = [group.cell(variant, length) for variant in group.variants]
-        values = [None if record is None else value_of(record) for record in records]
-        known = [value for value in values if value is not None]
-        # Figures that look the same are equally good.
-        best = show(best_of(known)) if len(known) > 1 else None
-        cells = []
-        for record, value in zip(records, values, strict=True):
-            if value is None:
-                cold = cold_rate(record) if value_of is _rate and record is not None else None
-                words = _words_cell(record, with_prediction=value_of is peak)
-                cells.append(words if cold is None else Cell((f"{show(cold)} cold",)))
-            else:
-                text = show(value)
-                cells.append(Cell((text,), is_figure=True, is_best=text == best))
-        rows.append((row_name(group, length), tuple(cells)))
-    return Grid(quantity, corner, group.variants, tuple(rows))
-
-
-def _words_cell(record: Record | None, *, with_prediction: bool) -> Cell:
-    if record is None:
-        return Cell(("",))
-    if record.outcome is Outcome.OK:
-        return Cell(("not measured",))
-    words, foreseen = outcome_words(record), foreseen_bytes(record)
-    if not with_prediction or foreseen is None:
-        return Cell((words,))
-    prediction = f"≈ {format_bytes(foreseen)}"
-    # A case that was not tried has nothing of its own to say.
-    return Cell((prediction,) if record.outcome is Outcome.SKIPPED else (words, prediction))
+    memory = _grid(group, "peak memory", _peak, format_bytes, words_of=_words_and_prediction)
+    if not is_timed(group):
+        return [memory]
+    title = "throughput, 1,000 tokens per second"
+    return [memory, _grid(group, title, _rate, rate_figure, max, words_of=_words_or_cold_rate)]
 
 
 def ratio_grids(group: Group, baseline: str | None) -> list[Grid]:
@@ -131,44 +59,83 @@ def ratio_grids(group: Group, baseline: str | None) -> list[Grid]:
     """
     if baseline not in group.variants:
         return []
-    return [
-        make_grid(group, f"{what}, as multiples of {baseline}", ratio, three_figures, min)
-        for what, ratio in (
-            ("peak memory", _relative(group, baseline, peak)),
-            ("time of a step", _relative(group, baseline, _step_ms)),
-        )
-    ]
+
+    def grid(what: str, value_of: Callable[[Record], float | None]) -> Grid:
+        def ratio(record: Record) -> float | None:
+            against = group.cell(baseline, record.case.length)
+            base = None if against is None else value_of(against)
+            value = value_of(record)
+            return None if value is None or not base else value / base
+
+        return _grid(group, f"{what}, as multiples of {baseline}", ratio, three_figures)
+
+    return [grid("peak memory", _peak), grid("time of a step", lambda record: record.step_ms)]
 
 
-def mismatch_notes(group: Group) -> list[str]:
-    """Say, for each variant that another library runs, what could not be matched to what
-    was asked.
+def is_timed(group: Group) -> bool:
+    """Whether any case of the group was run, and not only predicted."""
+    return any(
+        not record.is_predicted
+        for record in group.records
+        if record.outcome not in (Outcome.OVER_BUDGET, Outcome.SKIPPED)
+    )
+
+
+def _grid(
+    group: Group,
+    quantity: str,
+    value_of: Callable[[Record], float | None],
+    show: Callable[[float], str],
+    best_of: Callable[[list[float]], float] = min,
+    words_of: Callable[[Record], tuple[str, ...]] = lambda record: (_words(record),),
+) -> Grid:
+    """Make a grid of one figure, which ``value_of`` finds, ``show`` writes and ``best_of`` picks
+    the best of in a row. A case without the figure has the lines of ``words_of``.
     """
-    notes = []
-    for variant in group.variants:
-        told = [r for r in group.series(variant) if r.settings.get("mismatches")]
-        if told:
-            # The longest case: what depends on length is then said of where it matters most.
-            settings = told[-1].settings
-            notes.append(
-                f"{variant} is {settings['library']}, pinned as its records say; it differs in: "
-                f"{settings['mismatches']}."
-            )
-    return notes
+    rows = []
+    for length in group.lengths:
+        records = [group.cell(variant, length) for variant in group.variants]
+        values = [None if record is None else value_of(record) for record in records]
+        known = [value for value in values if value is not None]
+        # Figures that look the same are equally good.
+        best = show(best_of(known)) if len(known) > 1 else None
+        cells = []
+        for record, value in zip(records, values, strict=True):
+            if value is not None:
+                text = show(value)
+                cells.append(Cell((text,), is_figure=True, is_best=text == best))
+            else:
+                cells.append(Cell(("",) if record is None else words_of(record)))
+        rows.append((row_name(group, length), tuple(cells)))
+    corner = "length" if group.batch is not None else "length × batch"
+    return Grid(quantity, corner, group.variants, tuple(rows))
 
 
-def _relative(
-    group: Group, baseline: str, value_of: Callable[[Record], float | None]
-) -> Callable[[Record], float | None]:
-    def ratio(record: Record) -> float | None:
-        against = group.cell(baseline, record.case.length)
-        base = None if against is None else value_of(against)
-        value = value_of(record)
-        return None if value is None or not base else value / base
-
-    return ratio
+def _peak(record: Record) -> float | None:
+    """Return the allocator's peak in bytes; None unless the case finished."""
+    return record.memory.peak_bytes if record.finished else None
 
 
-def _step_ms(record: Record) -> float | None:
-    median: float | None = case_row(record)["median_ms"]
-    return median if record.outcome is Outcome.OK else None
+def _rate(record: Record) -> float | None:
+    """Return the tokens per second; None unless the case finished."""
+    return CaseRow(record).tokens_per_second if record.finished else None
+
+
+def _words(record: Record) -> str:
+    return "not measured" if record.finished else outcome_words(record)
+
+
+def _words_and_prediction(record: Record) -> tuple[str, ...]:
+    foreseen = foreseen_bytes(record)
+    if foreseen is None:
+        return (_words(record),)
+    prediction = f"≈ {format_bytes(foreseen)}"
+    # A case that was not tried has nothing of its own to say.
+    if record.outcome is Outcome.SKIPPED:
+        return (prediction,)
+    return _words(record), prediction
+
+
+def _words_or_cold_rate(record: Record) -> tuple[str, ...]:
+    rate = record.cold_tokens_per_second
+    return (_words(record) if rate is None else f"{rate_figure(rate)} cold",)

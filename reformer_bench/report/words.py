@@ -1,25 +1,27 @@
-"""Words and figures that tables and plots share: outcomes, rates, names, workloads."""
+"""Words and figures that tables, plots and commands share, and the notes under a table or plot."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from reformer_bench.report.frames import Group
-from reformer_bench.schema.record import Outcome, Record
-from reformer_bench.schema.units import format_tokens
+from reformer_bench.report.frames import CaseRow, foreseen_bytes
+from reformer_bench.report.groups import Group
+from reformer_bench.schema.model import Attention
+from reformer_bench.schema.record import Environment, Outcome, Record
+from reformer_bench.schema.units import counted, format_tokens
 
 WORKLOADS = {
     "train_step": "training step",
     "forward": "forward pass and loss, no gradients",
     "attention": "one attention sublayer, forward and backward",
 }
-
-SOURCES = {
+_SOURCES = {
     "cuda-allocator": "PyTorch's CUDA allocator",
     "cpu-allocator-events": "PyTorch's CPU allocator",
     "fake-tensor": "a run on fake tensors (predicted, not measured)",
 }
-
+_OPTIMIZERS = {"adam": "Adam's state", "adafactor": "Adafactor's state"}
 _OUTCOMES = {
     Outcome.OK: "ok",
     Outcome.DEVICE_OOM: "out of memory",
@@ -30,6 +32,8 @@ _OUTCOMES = {
     Outcome.ERROR: "error",
     Outcome.SKIPPED: "–",
 }
+_LARGE_SPREAD = 0.1
+"""The interquartile range over the median from which on a table warns."""
 
 
 def outcome_words(record: Record) -> str:
@@ -50,19 +54,6 @@ def three_figures(value: float) -> str:
 def rate_figure(tokens_per_second: float) -> str:
     """Write thousands of tokens per second in three figures."""
     return three_figures(tokens_per_second / 1e3)
-
-
-def rate_tick(tokens_per_second: float) -> str:
-    """Write a throughput as axes show it: 500, 20k, 1M (powers of ten)."""
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if tokens_per_second >= size:
-            return f"{tokens_per_second / size:g}{unit}"
-    return f"{tokens_per_second:g}"
-
-
-def duration_tick(milliseconds: float) -> str:
-    """Write a duration as axes show it: 50 ms, 2 s."""
-    return f"{milliseconds / 1e3:g} s" if milliseconds >= 1e3 else f"{milliseconds:g} ms"
 
 
 def percent(share: float) -> str:
@@ -96,13 +87,144 @@ def row_name(group: Group, length: int) -> str:
 
 def setting_words(group: Group) -> str:
     """Say what sets a group apart: ``batch 8``, a fixed number of tokens, a seed that isn't 0."""
+    tokens = {record.case.tokens for record in group.records}
     if group.batch is not None:
         words = f"batch {group.batch}"
+    elif len(tokens) == 1:
+        words = f"{format_tokens(*tokens)} tokens a step"
     else:
-        tokens = sorted({record.case.tokens for record in group.records})
-        words = (
-            f"{format_tokens(tokens[0])} tokens a step"
-            if len(tokens) == 1
-            else "batch changes with length"
-        )
+        words = "batch changes with length"
     return words if group.seed == 0 else f"{words}, seed {group.seed}"
+
+
+def device_words(environments: Iterable[Environment]) -> str:
+    """Name the devices of the records, with the number of threads on a CPU."""
+    return " and ".join(
+        dict.fromkeys(
+            found.device_name
+            if found.device_kind != "cpu"
+            else f"{found.device_name}, {counted(found.torch_threads, 'thread')}"
+            for found in environments
+        )
+    )
+
+
+def versions_words(environments: Iterable[Environment]) -> str:
+    """Name the versions of PyTorch and CUDA."""
+    return " and ".join(
+        dict.fromkeys(
+            f"PyTorch {found.torch_version}"
+            + (f", CUDA {found.cuda_version}" if found.cuda_version else "")
+            for found in environments
+        )
+    )
+
+
+def model_words(group: Group) -> str:
+    """Name the sizes of the models, joined by slashes where variants differ."""
+    models = [record.case.model for record in group.records]
+    lsh = [model for model in models if Attention.LSH in model.attention]
+
+    def sizes(name: str, noun: str = "", plural: str = "s") -> str:
+        of = lsh if noun == "hash" else models
+        found = "/".join(dict.fromkeys(str(getattr(model, name)) for model in of))
+        return f"{found} {noun}{'' if found == '1' else plural}" if noun else found
+
+    words = [
+        sizes("n_layers", "layer"),
+        f"d_model {sizes('d_model')}",
+        f"d_ff {sizes('d_ff')}",
+        sizes("n_heads", "head"),
+        f"vocabulary {sizes('vocab_size')}",
+        sizes("dtype"),
+    ]
+    if lsh:
+        chunks = "/".join(dict.fromkeys(str(model.chunk_length) for model in lsh))
+        words.append(f"LSH with {sizes('n_hashes', 'hash', 'es')} in chunks of {chunks}")
+    return ", ".join(words)
+
+
+def date_words(group: Group) -> str:
+    """Return the day on which the first case started, in UTC."""
+    return min(record.started_at for record in group.records)[:10]
+
+
+def memory_note(group: Group) -> str:
+    """Say whose peak it is and what it includes."""
+    found = {r.memory.allocator.source for r in group.records if r.memory.allocator is not None}
+    if not found:
+        return "Peak: no case finished, so no peak was measured."
+    who = " and ".join(_SOURCES[source] for source in sorted(found))
+    return f"Peak: the most bytes allocated in any phase, by {who}; {_included(group)}."
+
+
+def _included(group: Group) -> str:
+    if group.workload == "forward":
+        return "includes the parameters; there are no gradients"
+    states = dict.fromkeys(
+        _OPTIMIZERS[r.case.optimizer] for r in group.records if r.case.optimizer in _OPTIMIZERS
+    )
+    if group.workload == "train_step" and states:
+        return f"includes parameters, gradients and {' or '.join(states)}"
+    return "includes parameters and gradients; there is no optimizer"
+
+
+def throughput_note(group: Group) -> str:
+    """Say what throughput is, and how far samples scatter where they scatter much."""
+    note = (
+        "Throughput: tokens of a step, divided by the median time of a warm step (not the first)."
+    )
+    if any(record.cold_tokens_per_second is not None for record in group.records):
+        note += " Cold: the first step is the only one (on a CPU with the memory profiler on)."
+    steps = ((record, CaseRow(record).step) for record in group.records if record.finished)
+    spread, where = max(
+        (
+            (step.relative_iqr, f"{record.case.variant} at {row_name(group, record.case.length)}")
+            for record, step in steps
+            if step is not None and step.relative_iqr is not None
+        ),
+        default=(0.0, ""),
+    )
+    if spread < _LARGE_SPREAD:
+        return note
+    return (
+        f"{note} Samples scatter: the interquartile range reaches {percent(spread)} of the "
+        f"median ({where})."
+    )
+
+
+def stop_note(group: Group) -> str | None:
+    """Say what the words in cells of unfinished cases mean; None where all finished."""
+    outcomes = {record.outcome for record in group.records}
+    foreseen = any(foreseen_bytes(record) is not None for record in group.records)
+    alone = " or ≈ alone" if foreseen else ""
+    told = {
+        "out of memory: the allocation failed": any(o.is_out_of_memory for o in outcomes),
+        "over budget: not started, as it was predicted not to fit": Outcome.OVER_BUDGET in outcomes,
+        "time limit: stopped before it finished": Outcome.TIMEOUT in outcomes,
+        f"–{alone}: not tried, because a shorter length did not finish": Outcome.SKIPPED
+        in outcomes,
+        "≈: the predicted peak, nothing was measured": foreseen,
+        "the reason of each: show --details": any(
+            record.message for record in group.records if record.outcome.is_stop
+        ),
+    }
+    text = "; ".join(words for words, holds in told.items() if holds)
+    return f"{text[0].upper()}{text[1:]}." if text else None
+
+
+def mismatch_notes(group: Group) -> list[str]:
+    """Say, for each variant that another library runs, what could not be matched to what
+    was asked.
+    """
+    notes = []
+    for variant in group.variants:
+        told = [r for r in group.series(variant) if r.settings.get("mismatches")]
+        if told:
+            # The longest case: what depends on length is then said of where it matters most.
+            settings = told[-1].settings
+            notes.append(
+                f"{variant} is {settings['library']}, pinned as its records say; it differs in: "
+                f"{settings['mismatches']}."
+            )
+    return notes

@@ -1,4 +1,4 @@
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.schema.record import Outcome
 from tests.report.builders import record
 

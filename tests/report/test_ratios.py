@@ -3,10 +3,9 @@
 import pytest
 
 from reformer_bench.report.export import export_markdown
-from reformer_bench.report.frames import group_records
-from reformer_bench.report.frames import stopped as stopped_itself
-from reformer_bench.report.grid import mismatch_notes, ratio_grids
-from reformer_bench.report.words import outcome_words
+from reformer_bench.report.grid import ratio_grids
+from reformer_bench.report.groups import group_records
+from reformer_bench.report.words import mismatch_notes, outcome_words
 from tests.report.builders import sweep
 
 
@@ -31,7 +30,7 @@ def test_the_baseline_is_one_and_the_others_multiples_of_it():
 
 def test_cells_without_a_figure_say_why():
     found = group()
-    stopped = next(r for r in found.records if stopped_itself(r))
+    stopped = next(r for r in found.records if r.outcome.is_stop)
     (memory, _), row = ratio_grids(found, "reformer"), found.lengths.index(stopped.case.length)
     cell = memory.rows[row][1][found.variants.index(stopped.case.variant)]
     assert not cell.is_figure

@@ -1,6 +1,6 @@
 import pytest
 
-from reformer_bench.report.words import outcome_words, percent, rate_tick, split_name, three_figures
+from reformer_bench.report.words import outcome_words, percent, split_name, three_figures
 from reformer_bench.schema.record import Outcome
 from tests.report.builders import record
 
@@ -19,11 +19,6 @@ from tests.report.builders import record
 )
 def test_three_figures_never_use_an_exponent(value: float, text: str) -> None:
     assert three_figures(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(500, "500"), (2e4, "20k"), (1e6, "1M"), (0.5, "0.5")])
-def test_rate_ticks(value: float, text: str) -> None:
-    assert rate_tick(value) == text
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.004, "0.4%"), (0.0996, "10%"), (0.5, "50%")])

@@ -1,28 +1,19 @@
-"""What stands around the panels of a figure: title, legend, key of signs, notes, footnote."""
+"""What stands around the panels of a figure: title, legends, notes, footnote."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reformer_bench.report.frames import Group
-from reformer_bench.report.notes import (
-    date_words,
-    device_words,
-    environments,
-    memory_note,
-    model_words,
-    throughput_note,
-    versions_words,
-)
-from reformer_bench.report.plots.curves import Quantity
-from reformer_bench.report.plots.marks import WIDTH, point_style
+from reformer_bench.report.groups import Group
+from reformer_bench.report.plots.curves import Curve, Quantity
+from reformer_bench.report.plots.panel import LINE_WIDTH, point_style
 from reformer_bench.report.plots.style import (
     FONT_SIZE,
     INK,
@@ -32,7 +23,16 @@ from reformer_bench.report.plots.style import (
     Look,
     text_inches,
 )
-from reformer_bench.report.words import WORKLOADS, setting_words
+from reformer_bench.report.words import (
+    WORKLOADS,
+    date_words,
+    device_words,
+    memory_note,
+    model_words,
+    setting_words,
+    throughput_note,
+    versions_words,
+)
 from reformer_bench.schema.units import format_tokens
 
 MARGIN = 0.2
@@ -41,21 +41,22 @@ HEAD = 0.78
 """Inches that the two lines of the title take."""
 
 _LINE = 0.155
-_KEY = 0.26
+_SIGNS_LINE = 0.26
 _LEGEND_LINE = 0.22
 _HANDLE = 0.75
 """Inches that a legend's entry takes besides its name."""
 _CHARACTERS_PER_INCH = 16.6
+_SIDE_CHARACTERS = 20
 _FOOT_SIZE = 8.2
 _FOOT_MARGIN = 0.1
 _ACTIVATIONS = "Activation memory: the peak less parameters, gradients and optimizer state."
 
 
 @dataclass(frozen=True)
-class Foot:
-    """What stands under the panels, from the key of signs down to the footnote."""
+class Footer:
+    """What stands under the panels: a legend of the signs, notes, and what was measured on what."""
 
-    keys: Sequence[Line2D]
+    signs: Sequence[Line2D]
     notes: Sequence[str]
     footnote: Sequence[str]
 
@@ -63,10 +64,10 @@ class Foot:
     def height(self) -> float:
         """Inches that it takes."""
         lines = len(self.notes) + len(self.footnote)
-        return _FOOT_MARGIN + _LINE * lines + (_KEY if self.keys else 0.05)
+        return _FOOT_MARGIN + _LINE * lines + (_SIGNS_LINE if self.signs else 0.05)
 
     def draw(self, figure: Figure) -> None:
-        """At the bottom of a figure."""
+        """Draw it at the bottom of a figure."""
         width, height = figure.get_size_inches()
         x, y = MARGIN / width, _FOOT_MARGIN
         for lines, ink in ((self.footnote, MUTED), (self.notes, INK)):
@@ -75,15 +76,13 @@ class Foot:
                                    color=ink, va="bottom")  # fmt: skip
                 text.set_linespacing(1.35)
             y += _LINE * len(lines)
-        if self.keys:
+        if self.signs:
             figure.legend(
-                handles=list(self.keys),
+                handles=list(self.signs),
                 loc="lower left",
                 bbox_to_anchor=(x, (y + 0.06) / height),
-                ncol=len(self.keys),
-                frameon=False,
+                ncol=len(self.signs),
                 fontsize=SMALL,
-                borderaxespad=0,
                 borderpad=0.1,
                 handletextpad=0.5,
                 columnspacing=1.8,
@@ -91,28 +90,29 @@ class Foot:
             )
 
 
-def foot(
+def make_footer(
     group: Group,
-    quantities: Sequence[Quantity],
+    quantities: Iterable[Quantity],
     width: float,
     notes: Sequence[str] = (),
-    keys: Sequence[Line2D] = (),
-) -> Foot:
-    """The foot of a figure ``width`` inches wide: what was measured, on which models, when."""
+    signs: Sequence[Line2D] = (),
+) -> Footer:
+    """Make the footer of a figure ``width`` inches wide: what was measured, on which models."""
     said = {
         "memory": memory_note(group),
         "activations": _ACTIVATIONS,
         "throughput": throughput_note(group),
     }
     text = " ".join(said[quantity] for quantity in quantities)
-    versions = f"{versions_words(environments(group))}; {date_words(group)}."
+    versions = f"{versions_words(group.environments)}; {date_words(group)}."
     columns = int((width - 2 * MARGIN) * _CHARACTERS_PER_INCH)
     footnote = textwrap.wrap(f"{text} Models: {model_words(group)}. {versions}", columns)
-    return Foot(keys, [line for note in notes for line in textwrap.wrap(note, columns)], footnote)
+    lines = [line for note in notes for line in textwrap.wrap(note, columns)]
+    return Footer(signs, lines, footnote)
 
 
 def draw_head(figure: Figure, title: str, group: Group, lengths: Collection[int]) -> None:
-    """The title with the suite, and below it workload, device, batch and the length, if one."""
+    """Draw the title with the suite; below it workload, device, batch and the length, if one."""
     width, height = figure.get_size_inches()
     x = MARGIN / width
     figure.text(
@@ -123,58 +123,61 @@ def draw_head(figure: Figure, title: str, group: Group, lengths: Collection[int]
         weight="bold",
         va="top",
     )
-    words = [WORKLOADS[group.workload], device_words(environments(group)), setting_words(group)]
+    words = [WORKLOADS[group.workload], device_words(group.environments), setting_words(group)]
     if len(lengths) == 1:
         words += [f"{format_tokens(length)} tokens" for length in lengths]
     line = " · ".join(words)
     figure.text(x, 1 - 0.42 / height, line, fontsize=FONT_SIZE, color=MUTED, va="top")
 
 
-def draw_side_legend(ax: Axes, labels: Mapping[str, str], looks: Mapping[str, Look]) -> None:
-    """Names of the curves to the right of a panel."""
-    names = {stem: "\n".join(wrapped(label, 20)) for stem, label in labels.items()}
-    ax.legend(
-        handles=[_handle(looks[stem], name) for stem, name in names.items()],
+def draw_side_legend(ax: Axes, curves: Sequence[Curve], looks: Mapping[str, Look]) -> None:
+    """Name the curves to the right of a panel, from the highest end to the lowest."""
+    ends = {curve: curve.points[-1].value for curve in curves if curve.points}
+    ordered = sorted(ends, key=lambda curve: -ends[curve])
+    legend = ax.legend(
+        handles=[
+            _handle(looks[curve.name], "\n".join(wrapped(curve.label, _SIDE_CHARACTERS)))
+            for curve in ordered
+        ],
         loc="upper left",
         bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        fontsize=SMALL,
-        borderaxespad=0,
+        fontsize=FONT_SIZE,
+        labelspacing=0.7,
     )
+    for text, curve in zip(legend.get_texts(), ordered, strict=True):
+        text.set_color(looks[curve.name].ink)
 
 
 def top_legend_height(labels: Mapping[str, str], width: float) -> float:
-    """Inches that the legend over the panels takes; one name needs none."""
+    """Return the inches that the legend over the panels takes; one name needs none."""
     if len(labels) < 2:
         return 0.0
     return _LEGEND_LINE * -(-len(labels) // _columns(labels, width)) + 0.12
 
 
 def draw_top_legend(figure: Figure, labels: Mapping[str, str], looks: Mapping[str, Look]) -> None:
-    """Names of the curves in rows under the title."""
+    """Name the curves in rows under the title."""
     if len(labels) < 2:
         return
     width, height = figure.get_size_inches()
     columns = _columns(labels, width)
     # A legend fills its columns first; reordered, it reads along its rows.
-    stems = list(labels)
-    by_column = [stem for column in range(columns) for stem in stems[column::columns]]
+    names = list(labels)
+    by_column = [name for column in range(columns) for name in names[column::columns]]
     figure.legend(
-        handles=[_handle(looks[stem], labels[stem]) for stem in by_column],
+        handles=[_handle(looks[name], labels[name]) for name in by_column],
         loc="upper left",
         bbox_to_anchor=(MARGIN / width, 1 - (HEAD - 0.06) / height),
         ncol=columns,
-        frameon=False,
         fontsize=FONT_SIZE,
         columnspacing=2.2,
         handlelength=2.2,
-        borderaxespad=0,
         borderpad=0.2,
     )
 
 
 def wrapped(name: str, width: int) -> list[str]:
-    """A name in lines, broken after spaces and hyphens; a part that is longer stays whole.
+    """Break a name into lines after spaces and hyphens; a part that is longer stays whole.
 
     A number stays with what it counts.
     """
@@ -183,7 +186,7 @@ def wrapped(name: str, width: int) -> list[str]:
 
 
 def _columns(labels: Mapping[str, str], width: float) -> int:
-    """As many columns as have room, filled evenly."""
+    """Return as many columns as have room, filled evenly."""
     widths = [text_inches(label, FONT_SIZE) + _HANDLE for label in labels.values()]
     for columns in range(len(widths), 1, -1):
         # The last row may be short, but no column empty.
@@ -194,6 +197,6 @@ def _columns(labels: Mapping[str, str], width: float) -> int:
     return 1
 
 
-def _handle(look: Look, name: str) -> Line2D:
+def _handle(look: Look, label: str) -> Line2D:
     style = point_style(look)
-    return Line2D([], [], label=name, linestyle=look.dashes, linewidth=WIDTH, **style)
+    return Line2D([], [], label=label, linestyle=look.dashes, linewidth=LINE_WIDTH, **style)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reformer_bench.claims.quantities import activation_bytes, is_measured
-from reformer_bench.report.frames import case_row, stopped
+from reformer_bench.report.frames import CaseRow
 from reformer_bench.schema.record import Outcome, Record
 
 Quantity = Literal["memory", "activations", "throughput"]
@@ -19,13 +18,13 @@ _STOPS: dict[Outcome, StopKind] = {
     Outcome.OVER_BUDGET: "budget",
     Outcome.TIMEOUT: "time",
 }
-_ALIKE = 1.02
+_CLOSE = 1.02
 """Curves whose values differ by less than this factor lie on top of each other."""
-_SAME = 1.001
+_EQUAL = 1.001
 
 
 @dataclass(frozen=True)
-class Point:
+class PlotPoint:
     """A figure at a size; ``lower`` and ``upper`` are quartiles where there are samples."""
 
     x: int
@@ -50,15 +49,16 @@ class Stop:
 class Curve:
     """Points and stops of one series, by size."""
 
-    stem: str
+    name: str
+    """Its look goes by it."""
     label: str
     quantity: Quantity
-    points: tuple[Point, ...]
+    points: tuple[PlotPoint, ...]
     stops: tuple[Stop, ...]
 
 
 @dataclass(frozen=True)
-class Hidden:
+class Overlap:
     """A curve that lies on another."""
 
     curve: Curve
@@ -67,67 +67,64 @@ class Hidden:
     """Whether they are equal, and not only close."""
 
 
-def curve(
-    stem: str,
+def curve_of(
+    name: str,
     label: str,
     records: Sequence[Record],
     x_of: Callable[[Record], int],
     quantity: Quantity,
 ) -> Curve:
-    """The curve of records that differ in ``x_of`` alone."""
+    """Return the curve of records that differ in ``x_of`` alone."""
     ordered = sorted(records, key=x_of)
-    pairs = [(record, point(record, x_of(record), quantity)) for record in ordered]
+    pairs = [(record, point_of(record, x_of(record), quantity)) for record in ordered]
     stops = []
     for record, found in pairs:
-        if stopped(record):
+        if record.outcome.is_stop:
             kind = _STOPS.get(record.outcome, "other")
             stops.append(Stop(x_of(record), kind, None if found is None else found.value))
     points = tuple(found for _, found in pairs if found is not None)
-    return Curve(stem, label, quantity, points, tuple(stops))
+    return Curve(name, label, quantity, points, tuple(stops))
 
 
-def point(record: Record, x: int, quantity: Quantity) -> Point | None:
-    """A record's figure; None where it has none of this quantity."""
-    row = case_row(record)
-    finished = record.outcome is Outcome.OK
+def point_of(record: Record, x: int, quantity: Quantity) -> PlotPoint | None:
+    """Return a record's figure; None where it has none of this quantity."""
     if quantity == "throughput":
-        rate = row["tokens_per_second"]
-        if not finished or rate is None:
+        row = CaseRow(record)
+        if not record.finished or row.tokens_per_second is None:
             return None
         # One sample has quartiles but no spread.
-        spread = row["iqr_ms"] is not None
-        lower = row["tokens_per_second_lower"] if spread else None
-        return Point(x, rate, False, lower, row["tokens_per_second_upper"] if spread else None)
+        scatters = row.step is not None and row.step.iqr is not None
+        lower, upper = (row.rate_quartiles if scatters else None) or (None, None)
+        return PlotPoint(x, row.tokens_per_second, False, lower, upper)
     if quantity == "activations":
-        kept = activation_bytes(record)
-        return None if kept is None else Point(x, kept, not is_measured(record))
+        kept = record.activation_bytes
+        return None if kept is None else PlotPoint(x, kept, record.is_predicted)
     # The peak of a case that did not finish is only what it had reached by then.
-    if finished and row["peak_bytes"] is not None:
-        return Point(x, row["peak_bytes"], row["peak_source"] == "fake-tensor")
-    if row["predicted_peak_bytes"] is not None:
-        return Point(x, row["predicted_peak_bytes"], is_predicted=True)
-    return None
+    if record.finished and record.memory.peak_bytes is not None:
+        return PlotPoint(x, record.memory.peak_bytes, record.is_predicted)
+    predicted = record.memory.predicted_peak_bytes
+    return None if predicted is None else PlotPoint(x, predicted, is_predicted=True)
 
 
 def has_figure(record: Record) -> bool:
     """Whether any quantity of the record can be drawn."""
-    return any(point(record, 1, quantity) is not None for quantity in ("memory", "throughput"))
+    return any(point_of(record, 1, quantity) is not None for quantity in ("memory", "throughput"))
 
 
-def hidden(curves: Sequence[Curve]) -> list[Hidden]:
-    """Curves that lie on an earlier one wherever both have a point, each once."""
-    found: list[Hidden] = []
+def overlaps(curves: Sequence[Curve]) -> list[Overlap]:
+    """Return the curves that lie on an earlier one wherever both have a point, each once."""
+    found: list[Overlap] = []
     for i, one in enumerate(curves):
         for other in curves[:i]:
             ratio = _largest_ratio(one, other)
-            if ratio is not None and ratio < _ALIKE:
-                found.append(Hidden(one, other, ratio < _SAME))
+            if ratio is not None and ratio < _CLOSE:
+                found.append(Overlap(one, other, ratio < _EQUAL))
                 break
     return found
 
 
 def _largest_ratio(one: Curve, other: Curve) -> float | None:
-    """By what factor two curves differ at most; None unless one covers the other's sizes."""
+    """Return the largest factor between two curves; None unless one covers the other's sizes."""
     values, others = ({p.x: p.value for p in c.points} for c in (one, other))
     common = values.keys() & others.keys()
     if not common or len(common) < min(len(values), len(others)):

@@ -1,50 +1,48 @@
-"""Figures of curves: panels of one or several quantities against one size, side by side."""
+"""Figures of curves, panels of one or several quantities against one size, and figures of bars."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from reformer_bench.report.frames import Group, stopped
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.axes import bar_axis
 from reformer_bench.report.plots.captions import (
     HEAD,
     MARGIN,
+    Footer,
     draw_head,
     draw_side_legend,
     draw_top_legend,
-    foot,
+    make_footer,
     top_legend_height,
 )
 from reformer_bench.report.plots.curves import (
     Curve,
-    Hidden,
-    Point,
+    Overlap,
+    PlotPoint,
     Quantity,
-    curve,
+    curve_of,
     has_figure,
-    hidden,
-    point,
+    overlaps,
+    point_of,
 )
-from reformer_bench.report.plots.labels import Box, draw_guides
-from reformer_bench.report.plots.marks import keys, stop_words
 from reformer_bench.report.plots.panel import (
     NAMES,
+    STOP_WORDS,
     draw_panel,
+    draw_slopes,
     draw_x_axis,
-    heights,
-    label_ends,
-    obstacles,
+    heights_of,
+    sign_handles,
 )
 from reformer_bench.report.plots.style import (
     DPI,
     FONT_SIZE,
-    GRID,
     INK,
     MUTED,
     SMALL,
@@ -53,12 +51,12 @@ from reformer_bench.report.plots.style import (
 )
 from reformer_bench.report.plots.varied import LENGTH, Picture, all_series
 from reformer_bench.report.words import outcome_words, three_figures
-from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.record import Record
 from reformer_bench.schema.units import format_bytes, format_tokens
 
 _LEFT, _RIGHT, _BETWEEN = 1.02, 0.2, 1.02
 _PANEL_TITLE = 0.25
-_NAMES = 1.75
+_SIDE_LEGEND = 2.15
 """Inches to the right of a single panel for the names of its curves."""
 _SMALL_WIDTH, _SMALL_HEIGHT, _SMALL_BETWEEN = 2.55, 2.3, 0.25
 
@@ -83,16 +81,16 @@ class Content:
     @property
     def labels(self) -> dict[str, str]:
         """Names of the curves that are drawn."""
-        drawn = {one.stem for one in self.everything if one.points}
-        return {stem: label for stem, label in self.picture.labels.items() if stem in drawn}
+        drawn = {one.name for one in self.everything if one.points}
+        return {name: label for name, label in self.picture.labels.items() if name in drawn}
 
 
 def content(picture: Picture, quantities: Sequence[Quantity]) -> Content:
-    """The curves of a picture, of those quantities that have any point."""
+    """Return the curves of a picture, of those quantities that have any point."""
     shown = {}
     for quantity in quantities:
         facets = [
-            [curve(s.stem, s.label, s.records, picture.axis.of, quantity) for s in facet.series]
+            [curve_of(s.name, s.label, s.records, picture.axis.of, quantity) for s in facet.series]
             for facet in picture.facets
         ]
         if any(one.points for found in facets for one in found):
@@ -101,21 +99,16 @@ def content(picture: Picture, quantities: Sequence[Quantity]) -> Content:
 
 
 def curves_figure(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Figure:
-    """One panel with names at the ends of its curves, or several under one legend."""
-    figure = (
-        _small_multiples(group, drawn, looks)
-        if len(drawn.picture.facets) > 1
-        else _side_by_side(group, drawn, looks)
-        if len(drawn.shown) > 1
-        else _single(group, drawn, looks)
-    )
+    """Draw a panel for each quantity, and for each facet where there are several."""
+    draw = _small_multiples if len(drawn.picture.facets) > 1 else _row_of_panels
+    figure = draw(group, drawn, looks)
     title = f"{title_of(drawn.shown)} against {drawn.picture.axis.label}"
     draw_head(figure, title, group, group.lengths)
     return figure
 
 
 def title_of(quantities: Collection[Quantity]) -> str:
-    """What a figure of these quantities is called."""
+    """Say what a figure of these quantities is called."""
     if len(quantities) == 1:
         (name,) = (NAMES[quantity] for quantity in quantities)
         return f"{name[0].upper()}{name[1:]}"
@@ -123,7 +116,7 @@ def title_of(quantities: Collection[Quantity]) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
+    """Make an empty figure, in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     # A canvas of its own: text must be measured before anything is saved.
     FigureCanvasAgg(figure)
@@ -131,69 +124,56 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def new_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches."""
+    """Add axes at a place in inches."""
     w, h = figure.get_size_inches()
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
 
 
-def _single(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Figure:
-    width, height = 8.2, 4.1
-    below = foot(group, tuple(drawn.shown), width, notes_of(drawn), keys(drawn.everything))
-    bottom = below.height + _below(group)
-    figure = new_figure(width, HEAD + height + bottom)
-    ((quantity, (found,)),) = drawn.shown.items()
-    named = len(drawn.labels) > 1
-    right = _NAMES if named else _RIGHT
-    ax = new_axes(figure, _LEFT, bottom, width - _LEFT - right, height)
-    draw_x_axis(ax, group, drawn.picture.axis, drawn.sizes)
-    taken = draw_panel(ax, found, looks, heights(found))
-    frame, edge = ax.get_window_extent(), 0.08 * DPI
-    bounds = Box(frame.x0, frame.y0, figure.bbox.width - edge, frame.y1 + edge)
-    names = label_ends(ax, found, looks, bounds.padded(-3), taken) if named else []
-    if names is None:
-        draw_side_legend(ax, drawn.labels, looks)
-    if _has_guides(group, drawn.picture):
-        draw_guides(ax, quantity, obstacles(ax, found), [*taken, *(names or [])])
-    below.draw(figure)
-    return figure
-
-
-def _side_by_side(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Figure:
-    """A panel for each quantity."""
-    width, height = (10.2 if len(drawn.shown) == 2 else 13.0), 3.9
-    below = foot(group, tuple(drawn.shown), width, notes_of(drawn), keys(drawn.everything))
-    bottom = below.height + _below(group)
-    top = HEAD + top_legend_height(drawn.labels, width)
-    figure = new_figure(width, top + height + bottom)
+def _row_of_panels(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Figure:
+    """Draw a panel for each quantity; the names of its curves stand beside a single one, and over
+    several.
+    """
     n = len(drawn.shown)
-    panel = (width - _LEFT - _BETWEEN * (n - 1) - _RIGHT) / n
-    for number, (quantity, (found,)) in enumerate(drawn.shown.items()):
+    named = len(drawn.labels) > 1
+    width = {1: 8.6 if named else 8.2, 2: 10.2}.get(n, 13.0)
+    height = 4.1 if n == 1 else 3.9
+    footer = _footer(group, drawn, width)
+    bottom = footer.height + _below(group)
+    top = HEAD if n == 1 else HEAD + top_legend_height(drawn.labels, width)
+    right = _SIDE_LEGEND if n == 1 and named else _RIGHT
+    figure = new_figure(width, top + height + bottom)
+    panel = (width - _LEFT - _BETWEEN * (n - 1) - right) / n
+    for number, (found,) in enumerate(drawn.shown.values()):
         ax = new_axes(figure, _LEFT + number * (panel + _BETWEEN), bottom, panel, height)
         draw_x_axis(ax, group, drawn.picture.axis, drawn.sizes)
-        taken = draw_panel(ax, found, looks, heights(found))
-        if _has_guides(group, drawn.picture):
-            draw_guides(ax, quantity, obstacles(ax, found), taken)
-    draw_top_legend(figure, drawn.labels, looks)
-    below.draw(figure)
+        taken = draw_panel(ax, found, looks, heights_of(found))
+        # Slopes tell of time and memory: in lengths, at one batch.
+        if drawn.picture.axis is LENGTH and group.batch is not None:
+            draw_slopes(ax, found, taken)
+        if n == 1 and named:
+            draw_side_legend(ax, found, looks)
+    if n > 1:
+        draw_top_legend(figure, drawn.labels, looks)
+    footer.draw(figure)
     return figure
 
 
 def _small_multiples(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Figure:
-    """A row of panels for each quantity, a panel for each facet, all of a row on one scale."""
+    """Draw a row of panels for each quantity, a panel for each facet, all of a row on one scale."""
     facets = drawn.picture.facets
     columns = min(len(facets), 4)
     rows = -(-len(facets) // columns)
     width = max(8.2, _LEFT + columns * (_SMALL_WIDTH + _SMALL_BETWEEN) - _SMALL_BETWEEN + _RIGHT)
-    below = foot(group, tuple(drawn.shown), width, notes_of(drawn), keys(drawn.everything))
+    footer = _footer(group, drawn, width)
     cell = _PANEL_TITLE + _SMALL_HEIGHT + _below(group)
     top = HEAD + top_legend_height(drawn.labels, width)
-    figure = new_figure(width, top + len(drawn.shown) * rows * cell + below.height)
+    figure = new_figure(width, top + len(drawn.shown) * rows * cell + footer.height)
     panel = (width - _LEFT - _RIGHT - (columns - 1) * _SMALL_BETWEEN) / columns
     for block, found in enumerate(drawn.shown.values()):
-        shared = heights([one for curves in found for one in curves])
+        shared = heights_of([one for curves in found for one in curves])
         for number, (facet, curves) in enumerate(zip(facets, found, strict=True)):
             row, column = divmod(number, columns)
-            bottom = below.height + _below(group)
+            bottom = footer.height + _below(group)
             bottom += cell * (len(drawn.shown) * rows - 1 - block * rows - row)
             left = _LEFT + column * (panel + _SMALL_BETWEEN)
             ax = new_axes(figure, left, bottom, panel, _SMALL_HEIGHT)
@@ -204,28 +184,28 @@ def _small_multiples(group: Group, drawn: Content, looks: Mapping[str, Look]) ->
                 ax.set_ylabel("")
                 ax.tick_params(labelleft=False)
     draw_top_legend(figure, drawn.labels, looks)
-    below.draw(figure)
+    footer.draw(figure)
     return figure
 
 
 def _below(group: Group) -> float:
-    """Inches under a panel for its x axis; batches under the lengths take a line more."""
+    """Return the inches of a panel's x axis; batches under the lengths take a line more."""
     return 0.65 if group.batch is not None else 0.85
 
 
-def _has_guides(group: Group, picture: Picture) -> bool:
-    """Whether slopes tell of time and memory: in lengths, at one batch."""
-    return picture.axis is LENGTH and group.batch is not None
+def _footer(group: Group, drawn: Content, width: float) -> Footer:
+    signs = sign_handles(drawn.everything)
+    return make_footer(group, drawn.shown, width, _notes(drawn), signs)
 
 
-def notes_of(drawn: Content) -> list[str]:
-    """What the panels can't show: curves that hide others, what never finished, sizes left out."""
+def _notes(drawn: Content) -> list[str]:
+    """Say what the panels can't show: hidden curves, what never finished, sizes left out."""
     titles = [facet.title for facet in drawn.picture.facets]
     notes = []
     for facets in drawn.shown.values():
         where: dict[str, list[str]] = {}
         for title, found in zip(titles, facets, strict=True):
-            for text in _hidden_words(found):
+            for text in _overlap_words(found):
                 where.setdefault(text, []).append(title)
         notes += [
             text + ("" if len(on) == len(titles) else f" ({'; '.join(on)})") + "."
@@ -234,10 +214,10 @@ def notes_of(drawn: Content) -> list[str]:
     return [*notes, *_never(drawn), *filter(None, [drawn.picture.note])]
 
 
-def _hidden_words(found: Sequence[Curve]) -> list[str]:
-    """For each curve that others lie on: which ones, and how near."""
-    by_under: dict[str, list[Hidden]] = {}
-    for pair in hidden(found):
+def _overlap_words(found: Sequence[Curve]) -> list[str]:
+    """Say of each curve that others lie on which ones do, and how near."""
+    by_under: dict[str, list[Overlap]] = {}
+    for pair in overlaps(found):
         by_under.setdefault(pair.under.label, []).append(pair)
     words = []
     for under, pairs in by_under.items():
@@ -249,7 +229,7 @@ def _hidden_words(found: Sequence[Curve]) -> list[str]:
 
 
 def _never(drawn: Content) -> list[str]:
-    """Curves that have no point in a panel, and why."""
+    """Say which curves have no point in a panel, and why."""
     axis = drawn.picture.axis
     lacking: dict[tuple[str, str], list[str]] = {}
     for quantity, facets in drawn.shown.items():
@@ -258,7 +238,7 @@ def _never(drawn: Content) -> list[str]:
                 if one.stops and not one.points:
                     stop = one.stops[0]
                     where = ", ".join(filter(None, (axis.words(stop.x), facet.title)))
-                    why = f"{stop_words(stop.kind)} at {where}"
+                    why = f"{STOP_WORDS[stop.kind]} at {where}"
                     lacking.setdefault((one.label, why), []).append(NAMES[quantity])
     return [
         f"{label}: no {' and no '.join(names)} ({why})." for (label, why), names in lacking.items()
@@ -274,32 +254,32 @@ _THICK = 0.62
 class Bar:
     """One variant at the length that bars are drawn of."""
 
-    stem: str
+    name: str
+    """Its look goes by it."""
     label: str
     record: Record | None
     """None: it was not tried at this length."""
 
-    def point(self, quantity: Quantity) -> Point | None:
-        """The figure of a quantity."""
-        return None if self.record is None else point(self.record, 0, quantity)
+    def point(self, quantity: Quantity) -> PlotPoint | None:
+        """Return the figure of a quantity."""
+        return None if self.record is None else point_of(self.record, 0, quantity)
 
     def words(self, quantity: Quantity) -> str:
-        """What stands at the bar's end: the figure, and how the case ended if not well."""
-        found = self.point(quantity)
-        parts = []
+        """Say the figure, and how the case ended if not well: what stands at the bar's end."""
+        found, parts = self.point(quantity), []
         if found is not None:
-            is_rate = quantity == "throughput"
-            parts.append(three_figures(found.value) if is_rate else format_bytes(found.value))
-        if self.record is not None and self.record.outcome is not Outcome.OK:
+            show = three_figures if quantity == "throughput" else format_bytes
+            parts.append(show(found.value))
+        if self.record is not None and not self.record.finished:
             parts.append(outcome_words(self.record))
         return ", ".join(parts) or "not measured"
 
 
 def bars(group: Group) -> list[Bar]:
-    """A bar for each variant, at the first length at which anything has a figure."""
+    """Return a bar for each variant, at the first length at which anything has a figure."""
     length = min(r.case.length for r in group.records if has_figure(r))
     return [
-        Bar(one.stem, one.label, group.cell(one.records[0].case.variant, length))
+        Bar(one.name, one.label, group.cell(one.records[0].case.variant, length))
         for one in all_series(group, [])
     ]
 
@@ -310,59 +290,50 @@ def bars_figure(
     quantities: Sequence[Quantity],
     looks: Mapping[str, Look],
 ) -> Figure:
-    """A panel for each quantity that some bar has, variants downwards."""
+    """Draw a panel for each quantity that some bar has, variants downwards."""
     lengths = {bar.record.case.length for bar in found if bar.record is not None}
-    below = foot(group, quantities, _WIDTH, _notes(group, found, quantities, lengths))
-    bottom, height = below.height + _BELOW, max(_LEAST_HEIGHT, _ROW * len(found))
+    points = [bar.point(quantity) for bar in found for quantity in quantities]
+    predicted = any(p is not None and p.is_predicted for p in points)
+    notes = ["Hatched bars are predicted, not measured."] if predicted else []
+    notes += [
+        f"{r.case.variant} at {format_tokens(r.case.length)} tokens: {outcome_words(r)}."
+        for r in group.records
+        if r.outcome.is_stop and r.case.length not in lengths
+    ]
+    footer = make_footer(group, quantities, _WIDTH, notes)
+    bottom, height = footer.height + _BELOW, max(_LEAST_HEIGHT, _ROW * len(found))
     figure = new_figure(_WIDTH, HEAD + height + bottom)
     left = MARGIN + max(text_inches(bar.label, FONT_SIZE) for bar in found) + 0.2
     width = (_WIDTH - left - _BARS_BETWEEN * (len(quantities) - 1) - _BARS_RIGHT) / len(quantities)
     for number, quantity in enumerate(quantities):
         ax = new_axes(figure, left + number * (width + _BARS_BETWEEN), bottom, width, height)
-        _draw(ax, quantity, found, looks)
+        _draw_bars(ax, quantity, found, looks)
         if number:
             ax.set_yticklabels([])
     draw_head(figure, title_of(quantities), group, lengths)
-    below.draw(figure)
+    footer.draw(figure)
     return figure
 
 
-def _notes(
-    group: Group, found: Sequence[Bar], quantities: Sequence[Quantity], lengths: set[int]
-) -> list[str]:
-    """That some bars are predicted, and what was tried at other lengths."""
-    points = [bar.point(quantity) for bar in found for quantity in quantities]
-    predicted = any(p is not None and p.is_predicted for p in points)
-    notes = ["Hatched bars are predicted, not measured."] if predicted else []
-    return notes + [
-        f"{r.case.variant} at {format_tokens(r.case.length)} tokens: {outcome_words(r)}."
-        for r in group.records
-        if stopped(r) and r.case.length not in lengths
-    ]
-
-
-def _draw(ax: Axes, quantity: Quantity, found: Sequence[Bar], looks: Mapping[str, Look]) -> None:
+def _draw_bars(
+    ax: Axes, quantity: Quantity, found: Sequence[Bar], looks: Mapping[str, Look]
+) -> None:
     points = [bar.point(quantity) for bar in found]
     bar_axis(ax, [p.value for p in points if p is not None], is_bytes=quantity != "throughput")
     for row, (bar, p) in enumerate(zip(found, points, strict=True)):
-        text: dict[str, Any] = {"va": "center", "fontsize": SMALL}
-        end = 0.0
-        if p is None:
-            text["color"] = MUTED
-        else:
-            end = _draw_bar(ax, row, p, looks[bar.stem])
-        ax.annotate(bar.words(quantity), (end, row), (4, 0), textcoords="offset points", **text)
+        end = 0.0 if p is None else _draw_bar(ax, row, p, looks[bar.name])
+        ax.annotate(bar.words(quantity), (end, row), (4, 0), textcoords="offset points",
+                    va="center", fontsize=SMALL,
+                    color=MUTED if p is None else INK)  # fmt: skip
     ax.set_ylim(len(found) - 0.4, -0.6)
     ax.set_yticks(range(len(found)), [bar.label for bar in found])
     ax.tick_params(axis="y", length=0)
-    ax.grid(visible=True, axis="x", color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="x")
     ax.set_xlabel(NAMES[quantity], labelpad=5)
 
 
-def _draw_bar(ax: Axes, row: int, p: Point, look: Look) -> float:
-    """The bar and its spread; returns where they end."""
+def _draw_bar(ax: Axes, row: int, p: PlotPoint, look: Look) -> float:
+    """Draw a bar and its spread; return where they end."""
     face, hatch = ("white", "////") if p.is_predicted else (look.colour, None)
     ax.barh(row, p.value, _THICK, color=face, hatch=hatch, edgecolor=look.colour, zorder=2)
     if p.lower is None or p.upper is None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from reformer_bench.report.frames import Group, group_records
+from reformer_bench.report.groups import Group, group_records
 from reformer_bench.report.plots.curves import Quantity, has_figure
 from reformer_bench.report.plots.figures import bars, bars_figure, content, curves_figure
 from reformer_bench.report.plots.style import DPI, Look, drawing, looks, metadata
@@ -50,76 +50,76 @@ def write_plots(
         raise ValueError(f"quantity {quantity!r} is not one of {', '.join(_ASKED)}")
     records = list(records)
     groups = group_records(records)
-    named = looks(_stems([*group_records(among or []), *groups]))
+    named = looks(_series_names([*group_records(among or []), *groups]))
     written: list[Path] = []
     with drawing():
-        for group, stem in zip(groups, _file_stems(groups), strict=True):
-            overview = "overview" if len(groups) == 1 else f"overview-{stem}"
-            for name, figure in _figures(group, stem, overview, quantity, named):
-                written += _save(figure, out_dir, name, formats)
+        for group, name in zip(groups, _file_names(groups), strict=True):
+            overview = "overview" if len(groups) == 1 else f"overview-{name}"
+            for file_name, figure in _figures(group, name, overview, quantity, named):
+                written += _save(figure, out_dir, file_name, formats)
     return written
 
 
 def _figures(
-    group: Group, stem: str, overview: str, asked: Asked, named: Mapping[str, Look]
+    group: Group, name: str, overview: str, asked: Asked, named: Mapping[str, Look]
 ) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a group, with the name of its file."""
+    """Yield every figure of a group, with the name of its file."""
     if asked == "both" and varies_combinations(group):
         figure = tradeoff_figure(group)
         if figure is not None:
-            yield f"{stem}-tradeoff", figure
+            yield f"{name}-tradeoff", figure
             return
     against = pictures(group)
     if not against:
-        yield from _bars(group, stem, overview, asked, named)
+        yield from _bars(group, name, overview, asked, named)
     for picture in against:
         by = "" if picture.axis is LENGTH else f"-by-{picture.axis.name}"
         wanted = _quantities(asked, picture)
         whole = content(picture, wanted)
         for quantity in whole.shown:
             figure = curves_figure(group, content(picture, [quantity]), named)
-            yield f"{stem}-{quantity}{by}", figure
+            yield f"{name}-{quantity}{by}", figure
         if asked == "both" and len(whole.shown) > 1:
             yield f"{overview}{by}", curves_figure(group, whole, named)
 
 
 def _bars(
-    group: Group, stem: str, overview: str, asked: Asked, named: Mapping[str, Look]
+    group: Group, name: str, overview: str, asked: Asked, named: Mapping[str, Look]
 ) -> Iterator[tuple[str, Figure]]:
     if not any(map(has_figure, group.records)):
         return
     found = bars(group)
     wanted = [q for q in _ASKED[asked] if q != "activations" and any(b.point(q) for b in found)]
     for quantity in wanted:
-        yield f"{stem}-{quantity}", bars_figure(group, found, [quantity], named)
+        yield f"{name}-{quantity}", bars_figure(group, found, [quantity], named)
     if len(wanted) > 1:
         yield overview, bars_figure(group, found, wanted, named)
 
 
 def _quantities(asked: Asked, picture: Picture) -> list[Quantity]:
-    """Activations apart only where parameters grow with the size that is drawn against."""
+    """Choose what to draw: activations only where parameters grow with the size on the axis."""
     apart = picture.axis.field in ("n_layers", "d_ff")
     return [name for name in _ASKED[asked] if name != "activations" or apart]
 
 
-def _stems(groups: Iterable[Group]) -> list[str]:
-    """The names that looks go by."""
-    return [one.stem for group in groups for one in all_series(group, axes_of(group))]
+def _series_names(groups: Iterable[Group]) -> list[str]:
+    """Return the names that looks go by."""
+    return [one.name for group in groups for one in all_series(group, axes_of(group))]
 
 
-def _file_stems(groups: Sequence[Group]) -> list[str]:
-    """File names of groups: the workload, and whatever else tells groups of it apart."""
-    stems = []
+def _file_names(groups: Sequence[Group]) -> list[str]:
+    """Name the files of groups: the workload, and whatever else tells groups of it apart."""
+    names = []
     for group in groups:
         alike = [other for other in groups if other.workload == group.workload]
-        stem = group.workload
+        name = group.workload
         for field, prefix in (("suite", ""), ("device", ""), ("batch", "batch"), ("seed", "seed")):
             value = getattr(group, field)
             if len({getattr(other, field) for other in alike}) > 1:
-                stem += f"-{prefix}{'varies' if value is None else value}".replace(":", "")
+                name += f"-{prefix}{'varies' if value is None else value}".replace(":", "")
             alike = [other for other in alike if getattr(other, field) == value]
-        stems.append(stem)
-    return stems
+        names.append(name)
+    return names
 
 
 def _save(figure: Figure, out_dir: Path, name: str, formats: Sequence[str]) -> list[Path]:

@@ -88,20 +88,20 @@ _SHADES = (-0.45, 0.0, _DARKER, 0.6)
 """From lighter to darker: how much of white or black is mixed in as a number doubles."""
 
 
-def looks(stems: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, which follows from the name alone.
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """Return a look for each name, which follows from the name alone.
 
     A name that begins with a known one has its colour, in a shade and with a marker of its own.
     Of two other names that would be alike the later one takes the next colour or marker.
     """
     found: dict[str, Look] = {}
-    for stem in dict.fromkeys(stems):
-        found[stem] = NAMED.get(stem) or _derived(stem) or _spare(stem, found.values())
+    for name in dict.fromkeys(names):
+        found[name] = NAMED.get(name) or _derived(name) or _spare(name, found.values())
     return found
 
 
-def _derived(stem: str) -> Look | None:
-    parts = stem.split("-")
+def _derived(name: str) -> Look | None:
+    parts = name.split("-")
     for n in range(len(parts) - 1, 0, -1):
         base = NAMED.get("-".join(parts[:n]))
         if base is not None:
@@ -118,10 +118,11 @@ def _variation(base: Look, rest: str) -> Look:
     return replace(base, colour=colour, marker=marker, dashes="-" if number else "-.")
 
 
-def _spare(stem: str, taken: Iterable[Look]) -> Look:
-    """The first of all looks, from a place that the name decides, with the least in common with
-    those taken."""
-    start, pairs = crc32(stem.encode()), list(product(_SPARE_MARKERS, _COLOURS))
+def _spare(name: str, taken: Iterable[Look]) -> Look:
+    """Return the first of all looks, from a place that the name decides, that has the least in
+    common with those taken.
+    """
+    start, pairs = crc32(name.encode()), list(product(_SPARE_MARKERS, _COLOURS))
     turned = [pairs[(start + turn) % len(pairs)] for turn in range(len(pairs))]
     taken = list(taken)
 
@@ -162,6 +163,13 @@ def drawing() -> Iterator[None]:
         "axes.edgecolor": MUTED,
         "axes.labelcolor": INK,
         "axes.linewidth": 0.8,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.borderaxespad": 0,
         "xtick.color": MUTED,
         "ytick.color": MUTED,
         "xtick.labelcolor": INK,

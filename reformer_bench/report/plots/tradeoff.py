@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib.patheffects as effects
@@ -13,22 +15,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox
 
-from reformer_bench.claims.quantities import is_measured, step_ms
-from reformer_bench.report.frames import Group, case_row
+from reformer_bench.report.frames import CaseRow
 from reformer_bench.report.frontier import Option, frontier
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.axes import bytes_axis, duration_axis
-from reformer_bench.report.plots.captions import HEAD, draw_head, foot, wrapped
+from reformer_bench.report.plots.captions import HEAD, draw_head, make_footer, wrapped
 from reformer_bench.report.plots.figures import new_axes, new_figure
-from reformer_bench.report.plots.labels import Box, Label, leader, place
-from reformer_bench.report.plots.style import GRID, INK, MUTED, NAMED, SMALL, Look
+from reformer_bench.report.plots.panel import along
+from reformer_bench.report.plots.style import INK, MUTED, NAMED, SMALL, Look
 from reformer_bench.report.plots.varied import ATTENTIONS, differences
-from reformer_bench.schema.record import Outcome, Record
+from reformer_bench.schema.record import Record
 
 _LEAST_COMBINATIONS = 3
 _MOST_NAMES = 16
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _BELOW = 10.6, 5.0, 1.02, 2.75, 0.65
 _RESIDUALS = ("standard", "checkpointed", "reversible")
+_LEADER = 13.0
+"""Typographic points from which on a line leads from a point to its name."""
+_ORDERS = 50
 _MIXED, _LOCAL = "mixed", "local"
 _STEPS: dict[str, Any] = {"drawstyle": "steps-post", "linewidth": 1.0}
 _DOTS: Any = (0, (1, 1.6))
@@ -56,7 +63,7 @@ class Spot:
 
     @property
     def look(self) -> Look:
-        """That of its kind of attention."""
+        """The look of its kind of attention."""
         return NAMED[self.attention.replace("_", "-")]
 
 
@@ -80,22 +87,24 @@ def varies_combinations(group: Group) -> bool:
 
 
 def spots(group: Group) -> list[Spot]:
-    """The measured variants of a group."""
+    """Return the measured variants of a group."""
     models = [record.case.model for record in group.records]
     labelled = zip(group.records, differences(models, ()), strict=True)
     return [spot for record, label in labelled if (spot := _spot(record, label)) is not None]
 
 
 def tradeoff_figure(group: Group) -> Figure | None:
-    """Colour and shape say attention, filling the residual, a ring: in chunks. The frontiers, with
-    local attention and without, are drawn and named. None where too little was measured.
+    """Draw the combinations: colour and shape say attention, filling the residual, a ring: in
+    chunks. The frontiers, with local attention and without, are drawn and named.
+
+    Returns None where too little was measured.
     """
     found = spots(group)
     if len(found) < _LEAST_COMBINATIONS:
         return None
     with_local = any(spot.attention == _LOCAL for spot in found)
-    below = foot(group, ("memory",), _WIDTH, [_NOT_THE_SAME] if with_local else [])
-    bottom = below.height + _BELOW
+    footer = make_footer(group, ["memory"], _WIDTH, [_NOT_THE_SAME] if with_local else [])
+    bottom = footer.height + _BELOW
     figure = new_figure(_WIDTH, HEAD + _HEIGHT + bottom)
     ax = new_axes(figure, _LEFT, bottom, _WIDTH - _LEFT - _RIGHT, _HEIGHT)
     _axes(ax, found)
@@ -116,7 +125,7 @@ def tradeoff_figure(group: Group) -> Figure | None:
             break
     _legend(ax, found, lines)
     draw_head(figure, "Time of a step against peak memory", group, group.lengths)
-    below.draw(figure)
+    footer.draw(figure)
     return figure
 
 
@@ -126,18 +135,17 @@ def _switches(record: Record) -> tuple[str, str, bool]:
 
 
 def _spot(record: Record, label: str) -> Spot | None:
-    time, peak = step_ms(record), record.memory.peak_bytes
-    if record.outcome is not Outcome.OK or not is_measured(record) or time is None or peak is None:
+    step, peak = CaseRow(record).step, record.memory.peak_bytes
+    if not (record.finished and record.is_measured) or step is None or peak is None:
         return None
     attention, residual, in_chunks = _switches(record)
     kind = attention if attention in ATTENTIONS else _MIXED
-    row = case_row(record)
-    spread = None if row["iqr_ms"] is None else (row["lower_ms"], row["upper_ms"])
+    spread = None if step.iqr is None else (step.lower, step.upper)
     # The switch that is told last stands on a line of its own.
     for word in (" attention", " residual", "in "):
         label = label.replace(word, "")
     label = ",\n".join(label.rsplit(", ", 1))
-    return Spot(record.case.variant, label, time, spread, peak, kind, residual, in_chunks)
+    return Spot(record.case.variant, label, step.median, spread, peak, kind, residual, in_chunks)
 
 
 def _frontier(found: Sequence[Spot]) -> list[Spot]:
@@ -151,9 +159,7 @@ def _axes(ax: Axes, found: Sequence[Spot]) -> None:
     bytes_axis(ax, [spot.peak_bytes for spot in found])
     ax.set_xlabel("time of a step", labelpad=5)
     ax.set_ylabel("peak memory", labelpad=6)
-    ax.grid(visible=True, which="major", color=GRID, linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid()
 
 
 def _draw(ax: Axes, spot: Spot, *, worth: bool) -> None:
@@ -186,48 +192,116 @@ def _ring(colour: str) -> dict[str, Any]:
 
 
 def _name(ax: Axes, found: Sequence[Spot], named: Sequence[Spot]) -> bool:
-    """Names beside points, clear of all others; False, and none at all, where there is no room."""
+    """Write names beside points, clear of all points, frontiers and other names; return False, and
+    write none at all, where there is no room.
+    """
     unit = ax.figure.dpi / 72
     ring = np.array([[0, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]]) * 7 * unit
-    places = ax.transData.transform([(spot.time_ms, spot.peak_bytes) for spot in found])
-    obstacles = np.concatenate([at + ring for at in places])
+    points = ax.transData.transform([(spot.time_ms, spot.peak_bytes) for spot in found])
+    covered = [at + ring for at in points]
     for steps in ax.get_lines():
         if steps.get_drawstyle() != "default":
-            obstacles = np.concatenate([obstacles, _along(steps, unit)])
-    texts, labels = [], []
+            corners = steps.get_transform().transform(steps.get_path().vertices)
+            covered += [along(*ends, 4 * unit) for ends in itertools.pairwise(corners)]
+    places, texts = [], []
     for spot in named:
-        text = ax.text(0, 0, spot.label, transform=ax.transAxes,
-                       fontsize=SMALL, color=spot.look.ink, va="bottom",
-                       linespacing=1.0, zorder=6)  # fmt: skip
+        text = ax.text(0, 0, spot.label, fontsize=SMALL, color=spot.look.ink, va="bottom",
+                       transform=ax.transAxes, linespacing=1.0, zorder=6)  # fmt: skip
         text.set_path_effects([effects.withStroke(linewidth=2.5, foreground="white")])
-        size = text.get_window_extent()
-        x, y = ax.transData.transform((spot.time_ms, spot.peak_bytes))
         texts.append(text)
-        labels.append(Label(float(x), float(y), size.width, size.height))
-    bounds = Box(*ax.get_window_extent().extents).padded(-2 * unit)
-    boxes = place(labels, obstacles, [], bounds, unit)
-    if boxes is None:
+        at, size = points[found.index(spot)], np.asarray(text.get_window_extent().size)
+        places.append(list(places_around(at, size, unit)))
+    chosen = clear_places(places, np.concatenate(covered), ax.get_window_extent(), unit)
+    if chosen is None:
         for text in texts:
             text.remove()
         return False
-    for text, label, box in zip(texts, labels, boxes, strict=True):
-        x, y = ax.transAxes.inverted().transform((box.x0, box.y0))
+    for text, place in zip(texts, chosen, strict=True):
+        # In axes units: a file's resolution may differ from the one that names were placed at.
+        x, y = ax.transAxes.inverted().transform(place.box.min)
         text.set_position((float(x), float(y)))
-        line = leader(label, box, unit)
-        if line is not None:
-            ends = ax.transData.inverted().transform([line[:2], line[2:]])
+        if place.length >= _LEADER * unit:
+            ends = ax.transData.inverted().transform(place.line)
             ax.plot(*ends.T, color=text.get_color(), linewidth=0.6, zorder=2.5)
     return True
 
 
-def _along(line: Line2D, unit: float) -> np.ndarray:
-    """Points [n, 2] along a frontier's steps, in display units."""
-    corners = line.get_transform().transform(line.get_path().vertices)
-    points = [corners]
-    for start, end in itertools.pairwise(corners):
-        t = np.linspace(0, 1, max(2, int(np.hypot(*(end - start)) / (4 * unit))))[:, None]
-        points.append(start * (1 - t) + end * t)
-    return np.concatenate(points)
+@dataclass(frozen=True)
+class Place:
+    """Where a name may stand, and the line [2, 2] to it from its point, both in display units."""
+
+    box: Bbox
+    line: np.ndarray
+
+    @property
+    def length(self) -> float:
+        """How long the line is."""
+        return float(np.hypot(*(self.line[1] - self.line[0])))
+
+    @cached_property
+    def path(self) -> Path:
+        """The line but for its beginning, which names of one and the same point share."""
+        start, end = self.line
+        return Path([0.9 * start + 0.1 * end, end])
+
+    def is_clear_of(self, other: Place, gap: float) -> bool:
+        """Whether neither name touches the other or its line, and no lines cross."""
+        return not (
+            self.box.padded(gap).overlaps(other.box)
+            or self.path.intersects_bbox(other.box)
+            or other.path.intersects_bbox(self.box)
+            or self.path.intersects_path(other.path)
+        )
+
+
+def places_around(at: np.ndarray, size: np.ndarray, unit: float) -> Iterator[Place]:
+    """Yield places for a name around a point, the nearest first, and of those the rightmost."""
+    for distance in (7, 10, 16, 24, 34, 46, 60, 78):
+        for angle in sorted(range(-165, 181, 15), key=abs):
+            way = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+            # The box grows away from the point: right of it when the angle points right.
+            side = np.where(np.abs(way) < 0.2, 0.5, way < 0)
+            low = at + distance * unit * way - side * size
+            yield Place(Bbox([low, low + size]), np.array([at, np.clip(at, low, low + size)]))
+
+
+def clear_places(
+    places: Sequence[Sequence[Place]], covered: np.ndarray, bounds: Bbox, unit: float
+) -> list[Place] | None:
+    """Choose a place for each name: within ``bounds``, off the points ``covered`` [n, 2], clear of
+    the other names, and as near to its point as may be; None where there is no room.
+
+    Each name takes the first of its places that is clear of those before it. What comes of that
+    depends on who chooses first, so several orders are tried.
+    """
+    inner = bounds.padded(-2 * unit)
+    free = [
+        [
+            place
+            for place in found
+            if inner.contains(*place.box.min)
+            and inner.contains(*place.box.max)
+            and not place.box.padded(2 * unit).count_contains(covered)
+        ]
+        for found in places
+    ]
+    order, shuffle = list(range(len(free))), random.Random(0).shuffle
+    best: dict[int, Place] = {}
+    shortest = math.inf
+    for _ in range(_ORDERS):
+        shuffle(order)
+        chosen: dict[int, Place] = {}
+        for number in order:
+            for place in free[number]:
+                if all(place.is_clear_of(other, 2.5 * unit) for other in chosen.values()):
+                    chosen[number] = place
+                    break
+            else:
+                break
+        length = sum(place.length for place in chosen.values())
+        if len(chosen) == len(free) and length < shortest:
+            best, shortest = chosen, length
+    return [best[number] for number in range(len(free))] if best else None
 
 
 def _legend(ax: Axes, found: Sequence[Spot], frontiers: dict[str, Any]) -> None:
@@ -256,9 +330,7 @@ def _legend(ax: Axes, found: Sequence[Spot], frontiers: dict[str, Any]) -> None:
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
         fontsize=SMALL,
-        borderaxespad=0,
         labelcolor=INK,
         labelspacing=0.75,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from reformer_bench.report.frames import Group
+from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.curves import has_figure
 from reformer_bench.schema.model import PRESETS, Attention, ModelConfig
 from reformer_bench.schema.record import Record
@@ -52,7 +52,7 @@ _FOLLOWS = {
 
 
 def differences(models: Sequence[ModelConfig], unsaid: Collection[str | None]) -> list[str]:
-    """The words of each model: all fields in which some of the models differ, but ``unsaid``."""
+    """Say of each model all fields in which some of the models differ, but for ``unsaid`` ones."""
     names = [
         name for name in (*_WORDS, *_others()) if name not in unsaid and _differs(models, name)
     ]
@@ -102,7 +102,7 @@ class Axis:
     """One size in words: ``4 layers``."""
 
     def of(self, record: Record) -> int:
-        """The record's size."""
+        """Return the record's size."""
         if self.field is None:
             return record.case.length
         return int(getattr(record.case.model, self.field))
@@ -121,7 +121,7 @@ _MODEL_AXES = (
 class Series:
     """Records that differ in sizes only: one curve of each panel."""
 
-    stem: str
+    name: str
     """What the names of its variants share; its look goes by it."""
     label: str
     records: tuple[Record, ...]
@@ -146,18 +146,18 @@ class Picture:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The label of each stem, in order of first appearance."""
-        return {series.stem: series.label for facet in self.facets for series in facet.series}
+        """The label of each series by its name, in order of first appearance."""
+        return {series.name: series.label for facet in self.facets for series in facet.series}
 
 
 def pictures(group: Group) -> list[Picture]:
-    """A picture for each axis of a group; none where nothing varies but the variant."""
+    """Return a picture for each axis of a group; none where nothing varies but the variant."""
     found = axes_of(group)
     return [_picture(group, axis, found) for axis in found]
 
 
 def axes_of(group: Group) -> list[Axis]:
-    """The axes to draw a group against, the length first.
+    """Return the axes to draw a group against, the length first.
 
     The length is one from two lengths on that have a figure. A size of the model is one where
     models that differ in nothing else have three values of it; beside lengths, where that holds of
@@ -173,18 +173,18 @@ def axes_of(group: Group) -> list[Axis]:
 
 
 def all_series(group: Group, axes: Sequence[Axis]) -> list[Series]:
-    """The group's records by all but the sizes on ``axes``, in order of first appearance."""
+    """Sort the group's records by all but the sizes on ``axes``, in order of first appearance."""
     buckets: dict[Any, list[Record]] = {}
     along = [axis for axis in axes if axis.field is not None]
     for record in group.records:
         key = _rest(record, along) if along else record.case.variant
         buckets.setdefault(key, []).append(record)
-    stems = {key: _stem(records, along) for key, records in buckets.items()}
-    if len(set(stems.values())) < len(stems):
-        stems = {key: records[0].case.variant for key, records in buckets.items()}
-    labels = _labels([(stems[key], records) for key, records in buckets.items()], along)
+    names = {key: _shared_name(records, along) for key, records in buckets.items()}
+    if len(set(names.values())) < len(names):
+        names = {key: records[0].case.variant for key, records in buckets.items()}
+    labels = _labels([(names[key], records) for key, records in buckets.items()], along)
     return [
-        Series(stems[key], label, tuple(records))
+        Series(names[key], label, tuple(records))
         for (key, records), label in zip(buckets.items(), labels, strict=True)
     ]
 
@@ -210,18 +210,18 @@ def _picture(group: Group, axis: Axis, axes: Sequence[Axis]) -> Picture:
 
 def _at(series: Series, axes: Sequence[Axis], size: tuple[int, ...]) -> Series:
     records = tuple(r for r in series.records if tuple(axis.of(r) for axis in axes) == size)
-    return Series(series.stem, series.label, records)
+    return Series(series.name, series.label, records)
 
 
 def _spread(sizes: Sequence[tuple[int, ...]], most: int) -> list[tuple[int, ...]]:
-    """At most so many of the sizes, evenly spread from the first to the last."""
+    """Return at most so many of the sizes, evenly spread from the first to the last."""
     if len(sizes) <= most:
         return list(sizes)
     return [sizes[round(i * (len(sizes) - 1) / (most - 1))] for i in range(most)]
 
 
 def _readable(title: str, series: list[Series]) -> list[Facet]:
-    """One panel, or several by a switch of the model where its curves would be too many."""
+    """Return one panel, or several by a switch of the model where its curves would be too many."""
     if len(series) <= MOST_CURVES:
         return [Facet(title, tuple(series))]
     for switch in ("attention", "residual", "ff_chunks"):
@@ -245,7 +245,7 @@ def _joined(*words: str) -> str:
 
 
 def _n_along(group: Group, axis: Axis) -> int:
-    """How many kinds of model the group has at three sizes or more, each size once a length."""
+    """Count the kinds of model that come in three sizes or more, each size once a length."""
     buckets: dict[Any, list[int]] = {}
     for record in group.records:
         key = (_rest(record, [axis]), record.case.length)
@@ -260,13 +260,13 @@ def _n_along(group: Group, axis: Axis) -> int:
 
 
 def _rest(record: Record, axes: Iterable[Axis]) -> tuple[str, ModelConfig]:
-    """All that decides what is run, but for some sizes."""
+    """Return all that decides what is run, but for some sizes."""
     plain = {axis.field: 1 for axis in axes if axis.field is not None}
     return record.case.implementation, record.case.model.model_copy(update=plain)
 
 
-def _stem(records: Sequence[Record], axes: Sequence[Axis]) -> str:
-    """The words that all names begin with, without the sizes on the axes."""
+def _shared_name(records: Sequence[Record], axes: Sequence[Axis]) -> str:
+    """Return the words that all names begin with, without the sizes on the axes."""
     names = []
     for record in records:
         sizes = {str(axis.of(record)) for axis in axes}
@@ -283,7 +283,7 @@ def _stem(records: Sequence[Record], axes: Sequence[Axis]) -> str:
 
 
 def _labels(found: Sequence[tuple[str, Sequence[Record]]], axes: Sequence[Axis]) -> list[str]:
-    """What to call each series: a model's or a chosen name, else what its models differ in.
+    """Say what to call each series: a model's or a chosen name, else what its models differ in.
 
     A name with bare numbers in it (``local-standard-1``) tells a reader nothing. Neither does a
     list of everything in which the models of a suite for all switches differ.
@@ -291,12 +291,12 @@ def _labels(found: Sequence[tuple[str, Sequence[Record]]], axes: Sequence[Axis])
     fields = {axis.field for axis in axes}
     everyone = differences([records[0].case.model for _, records in found], fields)
     labels = []
-    for (stem, records), words in zip(found, everyone, strict=True):
+    for (name, records), words in zip(found, everyone, strict=True):
         variants = {record.case.variant for record in records}
         # Named by its kind of attention alone: in full, and as what it really is.
-        is_kind = stem.replace("-", "_") in ATTENTIONS
-        is_name = variants == {stem} and not is_kind and not re.search(r"\d", stem)
+        is_kind = name.replace("-", "_") in ATTENTIONS
+        is_name = variants == {name} and not is_kind and not re.search(r"\d", name)
         foreign = records[0].case.implementation != "native"
-        told = words if 0 < len(words) <= _LONGEST_LABEL else stem
-        labels.append(stem if is_name or foreign or stem in PRESETS else told)
-    return labels if len(set(labels)) == len(labels) else [stem for stem, _ in found]
+        told = words if 0 < len(words) <= _LONGEST_LABEL else name
+        labels.append(name if is_name or foreign or name in PRESETS else told)
+    return labels if len(set(labels)) == len(labels) else [name for name, _ in found]

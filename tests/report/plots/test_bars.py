@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.plots.figures import bars, bars_figure
 from reformer_bench.report.plots.files import write_plots
 from reformer_bench.report.plots.style import drawing, looks
@@ -24,7 +24,7 @@ def figure_of(records: list[Record]) -> Figure:
     (group,) = group_records(records)
     found = bars(group)
     with drawing():
-        return bars_figure(group, found, ["memory", "throughput"], looks(b.stem for b in found))
+        return bars_figure(group, found, ["memory", "throughput"], looks(b.name for b in found))
 
 
 def rectangles(figure: Figure, panel: int) -> list[Rectangle]:

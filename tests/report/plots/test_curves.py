@@ -2,8 +2,8 @@
 
 import pytest
 
-from reformer_bench.report.frames import group_records
-from reformer_bench.report.plots.curves import Curve, Quantity, curve, hidden
+from reformer_bench.report.groups import group_records
+from reformer_bench.report.plots.curves import Curve, Quantity, curve_of, overlaps
 from reformer_bench.report.plots.varied import LENGTH, all_series
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import GIB, MIB
@@ -13,7 +13,7 @@ from tests.report.builders import record
 def curves(records: list[Record], quantity: Quantity = "memory") -> list[Curve]:
     (group,) = group_records(records)
     return [
-        curve(one.stem, one.label, one.records, LENGTH.of, quantity)
+        curve_of(one.name, one.label, one.records, LENGTH.of, quantity)
         for one in all_series(group, [])
     ]
 
@@ -95,18 +95,18 @@ def test_a_curve_on_another_is_told_with_how_near_it_is() -> None:
     def at(name: str, factor: float) -> list[Record]:
         return [record(name, n, peak=int(factor * n * 10**5)) for n in (512, 1024)]
 
-    found = hidden(curves([*at("a", 1.0), *at("same", 1.0), *at("close", 1.01), *at("far", 1.5)]))
-    assert [(h.curve.stem, h.under.stem, h.is_same) for h in found] == [
+    found = overlaps(curves([*at("a", 1.0), *at("same", 1.0), *at("close", 1.01), *at("far", 1.5)]))
+    assert [(h.curve.name, h.under.name, h.is_same) for h in found] == [
         ("same", "a", True),
         ("close", "a", False),
     ]
 
 
 def test_curves_that_share_no_size_hide_nothing() -> None:
-    assert hidden(curves([record("a", 512), record("b", 1024)])) == []
+    assert overlaps(curves([record("a", 512), record("b", 1024)])) == []
 
 
 def test_curves_that_cross_hide_nothing() -> None:
     crossing = [record("a", 512, peak=10**8), record("a", 1024, peak=2 * 10**8)]
     crossing += [record("b", 512, peak=10**8), record("b", 1024, peak=10**8)]
-    assert hidden(curves(crossing)) == []
+    assert overlaps(curves(crossing)) == []

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.plots.curves import Quantity
 from reformer_bench.report.plots.figures import content, curves_figure
 from reformer_bench.report.plots.files import write_plots
@@ -217,10 +217,20 @@ def test_figures_say_what_where_on_which_model_and_when() -> None:
         assert words in text
 
 
-def test_curves_that_have_no_room_for_names_have_a_legend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reformer_bench.report.plots.figures.label_ends", lambda *_: None)
-    (ax,) = single(SMALL, "memory").axes
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["reformer", "transformer"]
+def test_curves_of_a_single_panel_are_named_beside_it_the_highest_end_first() -> None:
+    figure = single(sweep(predictions=True), "memory")
+    (ax,) = figure.axes
+    names = [text.get_text().replace("\n", "") for text in ax.get_legend().get_texts()]
+    assert names[0] == "transformer"
+    assert names[-1] == "reformer"
+    assert len(names) == 6
+    assert ax.get_legend().get_window_extent().x0 > ax.get_window_extent().x1
+    assert (
+        single([one for one in SMALL if one.case.variant == "reformer"], "memory")
+        .axes[0]
+        .get_legend()
+        is None
+    )
 
 
 def test_panels_of_a_row_share_their_axes() -> None:

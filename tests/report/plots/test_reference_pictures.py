@@ -11,7 +11,7 @@ from reformer_bench.claims.paper import judge_claims
 from reformer_bench.report.plots.files import write_plots
 from reformer_bench.store import load_run
 
-REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 BLOCK = 16
 """Pixels on a side of the blocks compared: letters and edges may differ a little with the version
 of matplotlib, the shade of a block where a curve runs does not."""

@@ -1,13 +1,26 @@
 """A sweep over combinations of switches is drawn as time against memory, its frontiers named."""
 
+import itertools
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
-from reformer_bench.report.frames import group_records
+from reformer_bench.report.groups import group_records
 from reformer_bench.report.plots.files import write_plots
 from reformer_bench.report.plots.style import NAMED, drawing
-from reformer_bench.report.plots.tradeoff import spots, tradeoff_figure, varies_combinations
+from reformer_bench.report.plots.tradeoff import (
+    Place,
+    clear_places,
+    places_around,
+    spots,
+    tradeoff_figure,
+    varies_combinations,
+)
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import MIB
 from tests.report.builders import record, sweep
@@ -115,3 +128,63 @@ def test_too_few_measured_ones_make_no_figure():
     stopped = [r.model_copy(update={"outcome": Outcome.TIMEOUT}) for r in combinations()[2:]]
     (group,) = group_records([*combinations()[:2], *stopped])
     assert tradeoff_figure(group) is None
+
+
+BOUNDS = Bbox([(0, 0), (800, 500)])
+SIZE = np.array([90.0, 14.0])
+NOTHING = np.empty((0, 2))
+
+
+def chosen(
+    *points: tuple[float, float],
+    size: np.ndarray = SIZE,
+    covered: np.ndarray = NOTHING,
+) -> list[Place] | None:
+    """Places for names of one size at some points, where a typographic point is a display unit."""
+    places = [list(places_around(np.array(at), size, 1.0)) for at in points]
+    return clear_places(places, covered, BOUNDS, 1.0)
+
+
+@given(st.lists(st.tuples(st.floats(50, 700), st.floats(50, 450)), min_size=1, max_size=5))
+@settings(max_examples=15, deadline=None)
+def test_names_never_overlap_and_stay_within_bounds(points: list[tuple[float, float]]) -> None:
+    boxes = [place.box for place in chosen(*points) or []]
+    assert all(BOUNDS.contains(*box.min) and BOUNDS.contains(*box.max) for box in boxes)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_a_name_stands_right_of_its_point_where_there_is_room() -> None:
+    (place,) = chosen((100, 100)) or []
+    assert place.box.x0 > 100
+    assert place.box.y0 < 100 < place.box.y1
+    assert place.length == pytest.approx(7)
+
+
+def test_a_name_avoids_a_line_that_goes_on_to_the_right() -> None:
+    line = np.stack([np.arange(100, 800, 3), np.full(234, 100)], axis=1)
+    (place,) = chosen((100, 100), covered=line) or []
+    assert place.box.count_contains(line) == 0
+
+
+def test_equal_points_have_their_names_in_different_places() -> None:
+    places = chosen(*[(400, 250)] * 4)
+    assert places is not None
+    assert len({tuple(place.box.min) for place in places}) == 4
+
+
+@pytest.mark.parametrize("size", [(900, 14), (90, 600)], ids=["too-wide", "too-tall"])
+def test_without_room_there_are_no_places(size: tuple[float, float]) -> None:
+    assert chosen((100, 100), size=np.array(size)) is None
+
+
+def test_where_everything_is_covered_there_are_no_places() -> None:
+    x, y = np.meshgrid(np.arange(0, 800, 5), np.arange(0, 500, 5))
+    assert chosen((100, 100), covered=np.stack([x.ravel(), y.ravel()], axis=1)) is None
+
+
+def test_a_line_leads_from_the_point_to_the_nearest_edge_of_its_name() -> None:
+    for place in places_around(np.array([100.0, 100.0]), SIZE, 1.0):
+        start, end = place.line
+        assert tuple(start) == (100, 100)
+        assert place.box.padded(1e-9).contains(*end)
+        assert place.length <= 78 + 1e-9

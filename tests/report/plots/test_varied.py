@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reformer_bench.report.frames import Group, group_records
+from reformer_bench.report.groups import Group, group_records
 from reformer_bench.report.plots.files import write_plots
 from reformer_bench.report.plots.varied import (
     MOST_CURVES,
@@ -76,7 +76,7 @@ def test_files_are_named_for_what_they_show(tmp_path, suite: str, files: set[str
 def labels(suite: str) -> list[str]:
     group = group_of(suite_records(suite))
     axes = axes_of(group)
-    found = pictures(group)[0].labels if axes else {s.stem: s.label for s in all_series(group, [])}
+    found = pictures(group)[0].labels if axes else {s.name: s.label for s in all_series(group, [])}
     return list(found.values())
 
 
