@@ -54,10 +54,10 @@ def test_without_a_mark_to_reset_a_thread_samples_and_says_so(
 
 OVER_BUDGET = """
 import torch
-from reformer_bench.measure.process import (
+from reformer_bench.measure.host import (
     is_out_of_memory, lift_data_segment_limit, limit_data_segment,
 )
-from reformer_bench.spec.units import MIB
+from reformer_bench.schema.units import MIB
 
 torch.ones(2**20).add_(1)
 limit_data_segment(256 * MIB)

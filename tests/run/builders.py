@@ -7,7 +7,17 @@ from typing import Any
 from reformer_bench.run.executor import WorkOrder
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.model import preset
-from reformer_bench.schema.record import Environment, Memory, Outcome, Record, StepSample, Timing
+from reformer_bench.schema.record import (
+    AllocatorMemory,
+    Environment,
+    Memory,
+    Outcome,
+    PhasePeak,
+    Prediction,
+    Record,
+    StepSample,
+    Timing,
+)
 from reformer_bench.schema.suite import Suite
 
 SMALL = {"d_model": 16, "d_ff": 32, "n_heads": 2, "n_layers": 1, "vocab_size": 32}
@@ -66,6 +76,11 @@ def order(of: Case | None = None, **changes: Any) -> WorkOrder:
         "sample_time_s": 0.05,
     }
     return WorkOrder(**{**fields, **changes})
+
+
+def prediction(peak_bytes: int = 1, flops: int = 1) -> Prediction:
+    peak = PhasePeak(phase="forward", allocated_bytes=peak_bytes)
+    return Prediction(AllocatorMemory(source="fake-tensor", cold=(peak,)), flops)
 
 
 def record(

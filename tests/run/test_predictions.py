@@ -2,12 +2,12 @@
 
 import pytest
 
-from reformer_bench.run.predictions import Predicted, predict_all, predicted_record
+from reformer_bench.run.predict import predict_all, predicted_record
 from reformer_bench.run.session import Session
-from reformer_bench.schema.record import AllocatorMemory, Outcome, PhasePeak
+from reformer_bench.schema.record import NotPredicted, Outcome
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunInfo, RunWriter
-from tests.run.builders import case, environment, record, suite
+from tests.run.builders import case, environment, prediction, record, suite
 
 MIB = 2**20
 
@@ -30,11 +30,6 @@ class Started:
         pass
 
 
-def predicted(peak_bytes: int) -> Predicted:
-    peak = PhasePeak(phase="forward", allocated_bytes=peak_bytes)
-    return Predicted(AllocatorMemory(source="fake-tensor", cold=(peak,)), flops=1)
-
-
 @pytest.fixture
 def writer(tmp_path):
     info = RunInfo(
@@ -54,7 +49,7 @@ def run(writer, cases, predictions, **options):
 
 def test_a_case_predicted_over_the_budget_is_not_started_and_says_how_much(writer):
     cases = [case(length=n) for n in (32, 64, 128)]
-    predictions = {c.id: predicted(c.length * MIB) for c in cases}
+    predictions = {c.id: prediction(c.length * MIB) for c in cases}
     started, records = run(writer, cases, predictions, memory_budget_bytes=64 * MIB)
     # At the budget exactly, it fits.
     assert started == cases[:2]
@@ -73,7 +68,7 @@ def test_without_a_budget_the_device_is_the_budget(writer):
         [one],
         DeviceTable(),
         environment(device_memory_bytes=MIB),
-        predictions={one.id: predicted(MIB + 1)},
+        predictions={one.id: prediction(MIB + 1)},
     )
     (found,) = session.run()
     assert found.outcome is Outcome.OVER_BUDGET
@@ -83,7 +78,7 @@ def test_a_case_that_is_not_started_for_another_reason_has_its_prediction_too(wr
     one = case()
     limits = DeviceTable(total_time_s=1.0)
     session = Session(
-        Started(), writer, [one], limits, environment(), predictions={one.id: predicted(5)},
+        Started(), writer, [one], limits, environment(), predictions={one.id: prediction(5)},
         spent_s=2.0,
     )  # fmt: skip
     (found,) = session.run()
@@ -93,7 +88,7 @@ def test_a_case_that_is_not_started_for_another_reason_has_its_prediction_too(wr
 
 def test_a_case_that_can_not_be_predicted_is_started(writer):
     one = case()
-    started, (found,) = run(writer, [one], {one.id: Predicted(problem="no")}, memory_budget_bytes=1)
+    started, (found,) = run(writer, [one], {one.id: NotPredicted("no")}, memory_budget_bytes=1)
     assert started == [one]
     assert found.memory.predicted_peak_bytes is None
 
@@ -101,10 +96,10 @@ def test_a_case_that_can_not_be_predicted_is_started(writer):
 @pytest.mark.parametrize(
     ("given", "budget", "outcome"),
     [
-        (predicted(MIB), MIB, Outcome.OK),
-        (predicted(MIB), MIB - 1, Outcome.OVER_BUDGET),
-        (predicted(MIB), None, Outcome.OK),
-        (Predicted(problem="reads a value"), None, Outcome.ERROR),
+        (prediction(MIB), MIB, Outcome.OK),
+        (prediction(MIB), MIB - 1, Outcome.OVER_BUDGET),
+        (prediction(MIB), None, Outcome.OK),
+        (NotPredicted("reads a value"), None, Outcome.ERROR),
     ],
     ids=["fits exactly", "one byte too many", "no budget", "not predictable"],
 )

@@ -1,8 +1,4 @@
-"""Works out which dtype an element-wise operator computes in
-(ATen/native/TypeProperties).
-
-It is written out because torch.result_type itself goes through the operators that are followed.
-"""
+"""What CPU operators of PyTorch allocate out of sight, as read from their source."""
 
 from __future__ import annotations
 
@@ -12,32 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
 from reformer_bench.measure.fake.half_precision import attention_bytes, product_bytes
 
 
-def common_dtype(operands: Sequence[Any]) -> torch.dtype:
-    """Return the dtype that tensors and Python numbers are promoted to; TypeError without
-    a tensor.
-    """
-    # Tensors with dimensions come first; scalar tensors, then numbers, only raise the category.
-    groups: list[torch.dtype | None] = [None, None, None]
-    for operand in operands:
-        if isinstance(operand, Tensor):
-            place, dtype = (0 if operand.dim() else 1), operand.dtype
-        else:
-            place, dtype = 2, _dtype_in_promotion(operand)
-        known = groups[place]
-        groups[place] = dtype if known is None else torch.promote_types(known, dtype)
-    result = groups[0]
-    for lower in groups[1:]:
-        result = _combined(result, lower)
-    if result is None:
-        raise TypeError("an operator needs an operand to have a dtype")
+def _common_dtype(operands: Sequence[Any]) -> torch.dtype:
+    """Return the dtype that an element-wise operator computes in (ATen/native/TypeProperties)."""
+    _, result = elementwise_dtypes(
+        *operands, type_promotion_kind=ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT
+    )
     return result
 
 
-def dtype_of_number(number: Any) -> torch.dtype:
+def _dtype_of_number(number: complex) -> torch.dtype:
     """Return the dtype of the scalar tensor that a Python number is wrapped in."""
     if isinstance(number, bool):
         return torch.bool
@@ -46,33 +30,9 @@ def dtype_of_number(number: Any) -> torch.dtype:
     return torch.complex128 if isinstance(number, complex) else torch.float64
 
 
-def _dtype_in_promotion(number: Any) -> torch.dtype:
-    dtype = dtype_of_number(number)
-    if dtype.is_floating_point:
-        return torch.get_default_dtype()
-    return (
-        torch.promote_types(torch.get_default_dtype(), torch.complex32)
-        if dtype.is_complex
-        else dtype
-    )
-
-
-def _combined(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dtype | None:
-    """Return a group's dtype after one that counts less."""
-    if higher is None or lower is None:
-        return higher or lower
-    if higher.is_complex:
-        return higher
-    if higher.is_floating_point:
-        return torch.promote_types(higher, lower) if lower.is_complex else higher
-    if higher is torch.bool or lower.is_floating_point or lower.is_complex:
-        return torch.promote_types(higher, lower)
-    return higher
-
-
 _aten = torch.ops.aten
 
-Hidden = Callable[..., int]
+InternalBytes = Callable[..., int]
 """A function of an operator's result and arguments: the most bytes that the operator holds beside
 them."""
 
@@ -82,32 +42,30 @@ def _bytes(tensor: Tensor, dtype: torch.dtype | None = None) -> int:
 
 
 def _number_bytes(number: complex) -> int:
-    """Return the size of the tensor that a Python number becomes: one element of int64, double,
-    bool or complex double.
-    """
-    return 1 if isinstance(number, bool) else 16 if isinstance(number, complex) else 8
+    """Return the size of the tensor that a Python number becomes."""
+    return _dtype_of_number(number).itemsize
 
 
 def _elementwise(out: Any, *operands: Any, **_: Any) -> int:
     """TensorIterator on the CPU: operands, and a result written in place, of another dtype than
     the one computed in are copied to it (TensorIterator.cpp, compute_types); numbers are wrapped
     in tensors first."""
-    common = common_dtype(operands)
-    hidden = 0
+    common = _common_dtype(operands)
+    total = 0
     for operand in operands:
         if isinstance(operand, Tensor):
             if operand.dtype != common:
-                hidden += _bytes(operand, common)
+                total += _bytes(operand, common)
         else:
-            hidden += _number_bytes(operand)
-            if dtype_of_number(operand) != common:
-                hidden += common.itemsize
-    return hidden
+            total += _number_bytes(operand)
+            if _dtype_of_number(operand) != common:
+                total += common.itemsize
+    return total
 
 
 def _divide(out: Any, *operands: Any, **options: Any) -> int:
     """Count true division of integers, which computes in floats."""
-    common = common_dtype(operands)
+    common = _common_dtype(operands)
     if common.is_floating_point or options.get("rounding_mode") is not None:
         return _elementwise(out, *operands)
     return sum(_bytes(x, out.dtype) for x in operands if isinstance(x, Tensor)) + sum(
@@ -240,15 +198,15 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
 
 
-def _product(packet: Any) -> Hidden:
+def _product(packet: Any) -> InternalBytes:
     return lambda result, a, b, **_: product_bytes(packet, a, b)
 
 
-def _added_product(packet: Any) -> Hidden:
+def _added_product(packet: Any) -> InternalBytes:
     return lambda result, added, a, b, **_: product_bytes(packet, a, b, added)
 
 
-def _flash(formula: Hidden, operator: Any) -> Hidden:
+def _flash(formula: InternalBytes, operator: Any) -> InternalBytes:
     """Count a kernel's own buffers, and those of the products inside it."""
     return lambda out, *args, **kwargs: (
         formula(out, *args, **kwargs) + attention_bytes(formula, operator, args, kwargs)
@@ -270,7 +228,7 @@ _BINARY = (
 _FLASH = _aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 
-_OF_CPU: dict[Any, Hidden] = {
+_OF_CPU: dict[Any, InternalBytes] = {
     _aten.div: _divide,
     _aten.div_: _divide,
     _aten.addcmul: _with_scale,
@@ -304,7 +262,9 @@ for _name in _BINARY:
             _OF_CPU[_packet] = lambda result, a, b, *_, **__: _elementwise(result, a, b)
 
 
-def hidden_on_cpu(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def internal_bytes_on_cpu(
+    operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> int:
     """Return the most bytes that an operator holds on the CPU beside its results and arguments."""
     formula = _OF_CPU.get(operator.overloadpacket)
     return 0 if formula is None else formula(out, *args, **kwargs)

@@ -57,7 +57,9 @@ _OF_CUDA: dict[Any, Callable[..., int]] = {
 }
 
 
-def hidden_on_cuda(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def internal_bytes_on_cuda(
+    operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> int:
     """Estimate the bytes that an operator holds on CUDA beside its results and arguments."""
     formula = _OF_CUDA.get(operator.overloadpacket)
     return 0 if formula is None else formula(out, *args, **kwargs)
