@@ -415,6 +415,9 @@ def json_schema() -> dict[str, object]:
 class Prediction:
     """What a step will take on a device, worked out without that device."""
 
+    # Kept predictions may have fields of another version.
+    __pydantic_config__: ClassVar = ConfigDict(extra="ignore")
+
     memory: AllocatorMemory
     """The peaks of each phase, in bytes: of the first step (cold) and of a later one (warm)."""
     flops: int
