@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from reformer_bench.schema.record import AllocatorMemory, Breakdown, Phase, PhasePeak
+from reformer_bench.schema.record import PHASES, AllocatorMemory, Breakdown, Phase, PhasePeak
 
 IntArray = npt.NDArray[np.int64]
 LabelKind = Literal["parameters", "gradients", "optimizer"]
@@ -256,7 +256,7 @@ class Timeline:
 
 def known_phase(name: str) -> Phase:
     """Return the phase of that name; ValueError, with the names there are, for another."""
-    for phase in get_args(Phase):
+    for phase in PHASES:
         if phase == name:
             return phase
-    raise ValueError(f"{name!r} is not a phase (allowed: {', '.join(get_args(Phase))})")
+    raise ValueError(f"{name!r} is not a phase (allowed: {', '.join(PHASES)})")

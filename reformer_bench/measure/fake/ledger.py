@@ -77,14 +77,12 @@ class StorageLedger:
             self._end(known)
 
     def number_of(self, tensor: torch.Tensor) -> int | None:
-        """Return the number of a tensor's storage; None where its birth wasn't seen, or it is
-        empty.
-        """
+        """Return the number of a tensor's storage; None where it is empty or wasn't seen born."""
         found = self._alive.get(tensor.untyped_storage()._cdata)
         return None if found is None else found.number
 
     def bump(self, n_bytes: int) -> None:
-        """Write bytes that come and go at once: what an operator works with out of sight."""
+        """Write bytes that come and go at once: what an operator holds inside."""
         if n_bytes > 0:
             self._died(self._born(n_bytes), n_bytes)
 
