@@ -14,20 +14,21 @@ from reformer_bench.schema.devices import DEVICE_PROFILES
 from reformer_bench.schema.errors import InputError, did_you_mean
 from reformer_bench.schema.record import Prediction
 
-Step = Callable[[nn.Module, PhaseContext], None]
-
 
 @dataclass(frozen=True)
 class _ModuleStep:
     module: nn.Module
-    run: Step
+    run: Callable[[nn.Module, PhaseContext], None]
 
     def step(self, phase: PhaseContext) -> None:
         self.run(self.module, phase)
 
 
 def predict(
-    build: Callable[[], nn.Module], step: Step, *, device: str | DeviceModel = "cpu"
+    build: Callable[[], nn.Module],
+    step: Callable[[nn.Module, PhaseContext], None],
+    *,
+    device: str | DeviceModel = "cpu",
 ) -> Prediction:
     """Predict what one step of a module takes, without running it.
 

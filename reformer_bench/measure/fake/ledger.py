@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class _Death(weakref.ref):
+class _Death(weakref.ref[Any]):
     """A weak reference to a storage, which knows the birth that it ends."""
 
     __slots__ = ("key", "number", "size")
