@@ -21,7 +21,7 @@ from reformer_bench.schema.errors import InputError, read_text, reading, validat
 from reformer_bench.schema.record import (
     SCHEMA_VERSION,
     Environment,
-    Predicted,
+    Prediction,
     Predictions,
     Record,
     latest_of_each,
@@ -109,17 +109,17 @@ class _KeptPredictions(BaseModel):
     schema_version: int = SCHEMA_VERSION
     environment: Environment
     """Which the predictions hold for."""
-    cases: dict[str, Predicted]
+    cases: dict[str, Prediction]
 
 
 def save_predictions(folder: Path, environment: Environment, predictions: Predictions) -> None:
     """Keep a run's predictions beside its records, so that continuing it needs no new ones."""
-    known = {key: found for key, found in predictions.items() if found.problem is None}
+    known = {key: found for key, found in predictions.items() if isinstance(found, Prediction)}
     kept = _KeptPredictions(environment=environment, cases=known)
     _write_whole(folder / PREDICTIONS, kept.model_dump_json())
 
 
-def load_predictions(folder: Path, environment: Environment) -> dict[str, Predicted]:
+def load_predictions(folder: Path, environment: Environment) -> dict[str, Prediction]:
     """Load a run's predictions by case id; none where none were kept, or in another environment.
 
     Raises InputError where the file can't be understood.

@@ -24,6 +24,7 @@ from reformer_bench.schema.record import (
     Outcome,
     Overhead,
     PhasePeak,
+    Prediction,
     Record,
     StepSample,
     Timing,
@@ -172,6 +173,11 @@ def timing(samples_ms: Sequence[float], cold_ms: float) -> Timing:
         flops=int(0.1e9 * median(samples_ms)) if samples_ms else None,
         matmul_flops_per_second=350e9,
     )
+
+
+def prediction(peak_bytes: int = 1, flops: int = 1) -> Prediction:
+    peak = PhasePeak(phase="forward", allocated_bytes=peak_bytes)
+    return Prediction(AllocatorMemory(source="fake-tensor", cold=(peak,)), flops)
 
 
 def record_of(

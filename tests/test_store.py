@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import AllocatorMemory, Outcome, PhasePeak, Predicted
+from reformer_bench.schema.record import (
+    AllocatorMemory,
+    NotPredicted,
+    Outcome,
+    PhasePeak,
+    Prediction,
+)
 from reformer_bench.store import (
     PREDICTIONS,
     RECORDS,
@@ -159,14 +165,18 @@ def test_of_a_case_tried_again_the_last_record_counts_in_the_place_of_the_first(
 
 def test_predictions_come_back_where_the_environment_is_the_same(tmp_path):
     peak = PhasePeak(phase="forward", allocated_bytes=7)
-    known = Predicted(
+    known = Prediction(
         AllocatorMemory(source="fake-tensor", cold=(peak,)), 9, places={"loss": {"temporary": 7}}
     )
     here = environment()
-    save_predictions(tmp_path, here, {"a": known, "b": Predicted(problem="no")})
+    save_predictions(tmp_path, here, {"a": known, "b": NotPredicted("no")})
     assert load_predictions(tmp_path, here) == {"a": known}, "what failed is tried again"
     assert load_predictions(tmp_path, environment(torch_version="9")) == {}
     assert load_predictions(tmp_path / "other", here) == {}
+    # As earlier versions wrote it.
+    text = (tmp_path / PREDICTIONS).read_text()
+    (tmp_path / PREDICTIONS).write_text(text.replace('"flops":9', '"flops":9,"problem":null'))
+    assert load_predictions(tmp_path, here) == {"a": known}
 
 
 def test_damaged_predictions_are_named(tmp_path):

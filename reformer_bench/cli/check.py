@@ -179,7 +179,7 @@ def _shown(total: int) -> Iterator[Notify]:
 
 
 def _run(ready: Prepared, folder: Path, notify: Notify) -> list[Record]:
-    from reformer_bench.run.predictions import predict_all
+    from reformer_bench.run.predict import predict_all
     from reformer_bench.run.session import Session
     from reformer_bench.schema.case import device_kind
     from reformer_bench.store import RunInfo, RunWriter

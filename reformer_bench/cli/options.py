@@ -347,7 +347,7 @@ def predictions(
         return {}
     from reformer_bench.cli.predicting import progress_of
     from reformer_bench.run.executors.local import LocalExecutor
-    from reformer_bench.run.predictions import predict_all
+    from reformer_bench.run.predict import predict_all
 
     warm = executor.server if isinstance(executor, LocalExecutor) else None
     found = dict(kept or {})

@@ -13,9 +13,9 @@ import click
 from reformer_bench.cli.options import Target, cases_of, model_options, target, target_options
 
 if TYPE_CHECKING:
-    from reformer_bench.measure.predict import Prediction
     from reformer_bench.report.fitted import FittedTable
     from reformer_bench.schema.case import Case
+    from reformer_bench.schema.record import Prediction
 
 _PARTS = ("parameters", "gradients", "optimizer", "activations", "temporaries")
 

@@ -34,7 +34,7 @@ def run_predicted(
 ) -> int:
     """Predict every case for a device profile, keep the records, and show them."""
     from reformer_bench.run.expand import expand
-    from reformer_bench.run.predictions import predicted_record
+    from reformer_bench.run.predict import predicted_record
     from reformer_bench.store import RECORDS, RunInfo, RunWriter, run_folder_name
 
     if not asked.predict:
@@ -383,18 +383,18 @@ def _list_cases(
     console: Console,
 ) -> int:
     from reformer_bench.cli.progress import case_name
-    from reformer_bench.schema.record import Predicted
+    from reformer_bench.schema.record import NotPredicted
     from reformer_bench.schema.units import format_bytes
 
     predictions = run_options.predictions(cases, asked, executor)
     width = max(len(case.variant) for case in cases)
     for case in cases:
         line = f"{case.id}  {case_name(case, width)}"
-        predicted = predictions.get(case.id, Predicted())
-        if predicted.peak_bytes is not None:
-            line += f"  ≈ {format_bytes(predicted.peak_bytes)}"
-        elif predicted.problem is not None:
+        predicted = predictions.get(case.id)
+        if isinstance(predicted, NotPredicted):
             line += f"  {predicted.problem}"
+        elif predicted is not None:
+            line += f"  ≈ {format_bytes(predicted.peak_bytes)}"
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"{_counted(len(cases))} on {device}; nothing was run", markup=False)
     return 0

@@ -5,62 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from reformer_bench.schema.record import StepSample
 
 _PHASES = ("forward", "backward", "optimizer")
-
-
-class _Instants(Protocol):
-    """Instants of one device, and the time between two of them."""
-
-    def now(self) -> Any: ...
-
-    def settle(self) -> None: ...
-
-    def between_ms(self, start: Any, end: Any) -> float: ...
-
-
-class _HostInstants:
-    """Instants of the host's performance counter."""
-
-    def now(self) -> float:
-        return time.perf_counter()
-
-    def settle(self) -> None:
-        """The host has done what it was told."""
-
-    def between_ms(self, start: float, end: float) -> float:
-        return (end - start) * 1e3
-
-
-class _CudaInstants:
-    """Events on the device's current stream, which tell when the device did its work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def now(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event
-
-    def settle(self) -> None:
-        torch.cuda.synchronize(self._device)
-
-    def between_ms(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-        return start.elapsed_time(end)
-
-
-@dataclass(frozen=True)
-class _Interval:
-    phase: str
-    start: Any
-    end: Any
 
 
 class StepClock:
@@ -71,10 +22,9 @@ class StepClock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._instants: _Instants = (
-            _CudaInstants(device) if device.type == "cuda" else _HostInstants()
-        )
-        self._intervals: list[_Interval] = []
+        self._device = device
+        self._intervals: list[tuple[str, Any, Any]] = []
+        """Name, start and end of each phase, in instants of the device."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -84,9 +34,9 @@ class StepClock:
         """
         if name not in _PHASES:
             raise ValueError(f"{name!r} is not a phase of a step (allowed: {', '.join(_PHASES)})")
-        start = self._instants.now()
+        start = self._now()
         yield
-        self._intervals.append(_Interval(name, start, self._instants.now()))
+        self._intervals.append((name, start, self._now()))
 
     def finish(self) -> StepSample:
         """Return the step's times in ms, and make the clock ready for the next step.
@@ -96,16 +46,30 @@ class StepClock:
         """
         if not self._intervals:
             raise RuntimeError("a step without phases has no time")
-        self._instants.settle()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         intervals, self._intervals = self._intervals, []
-        between = self._instants.between_ms
         times: dict[str, float] = {}
-        for interval in intervals:
-            took = between(interval.start, interval.end)
-            times[interval.phase] = times.get(interval.phase, 0.0) + took
+        for name, start, end in intervals:
+            times[name] = times.get(name, 0.0) + self._between_ms(start, end)
         return StepSample(
-            total_ms=between(intervals[0].start, intervals[-1].end),
+            total_ms=self._between_ms(intervals[0][1], intervals[-1][2]),
             forward_ms=times.get("forward"),
             backward_ms=times.get("backward"),
             optimizer_ms=times.get("optimizer"),
         )
+
+    def _now(self) -> Any:
+        """Return the host's time in s, or an event on the device's stream, which tells when the
+        device has done its work.
+        """
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event: Any = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def _between_ms(self, start: Any, end: Any) -> float:
+        if self._device.type == "cuda":
+            return float(start.elapsed_time(end))
+        return float(end - start) * 1e3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -18,6 +19,9 @@ import torch
 import reformer_bench
 from reformer_bench.measure.nvml import load_nvml
 from reformer_bench.schema.record import Environment
+
+_PACKAGES = ("numpy", "nvidia-ml-py", "pydantic", "reformer-pytorch", "transformers", "triton")
+_C_LIBRARY_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF")
 
 LIMIT_OF_TORCH = "ATEN_CPU_CAPABILITY"
 LIMIT_OF_ONEDNN = "ONEDNN_MAX_CPU_ISA"
@@ -43,57 +47,8 @@ _NEWER_NAMES = {
 }
 
 
-def instruction_set() -> str:
-    """Name what this process uses, in PyTorch's own kernels and in oneDNN. Imports torch."""
-    import torch
-
-    # Not in every torch that is supported.
-    features: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    limit = os.environ.get(LIMIT_OF_ONEDNN, "")
-    onednn = onednn_set(features, limit)
-    words = torch.backends.cpu.get_cpu_capability()
-    return f"{words}, oneDNN {onednn}" if onednn else words
-
-
-def onednn_set(features: Mapping[str, object], limit: str = "") -> str | None:
-    """Return the largest of oneDNN's sets that a processor has, up to a limit; None for none."""
-    limit = _NEWER_NAMES.get(limit.upper(), limit.upper())
-    found = None
-    for name, needed in _ONEDNN_SETS:
-        if not all(features.get(feature) for feature in needed):
-            break
-        found = name
-        if name == limit:
-            break
-    return found
-
-
-def environment_to_play(recorded: str) -> dict[str, str]:
-    """Return the environment variables that make a process use no more than a recorded set.
-
-    There are none for a set of another architecture, or of a record that doesn't say.
-    """
-    found = re.fullmatch(r"(AVX2|AVX512|DEFAULT), oneDNN (\w+)", recorded)
-    if found is None:
-        return {}
-    return {LIMIT_OF_TORCH: found[1].lower(), LIMIT_OF_ONEDNN: found[2]}
-
-
-_PACKAGES = (
-    "numpy",
-    "nvidia-ml-py",
-    "pydantic",
-    "reformer-pytorch",
-    "transformers",
-    "triton",
-)
-_C_LIBRARY_SETTINGS = ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_CONF")
-
-
 def collect(device: torch.device) -> Environment:
-    """Collect what decides a measurement besides the case. It reads the system and measures
-    nothing.
-    """
+    """Collect what decides a measurement besides the case, without measuring anything."""
     is_cuda = device.type == "cuda"
     cpu = cpu_model()
     return Environment(
@@ -160,8 +115,7 @@ def host_memory_bytes(
 
 
 def commit(root: Path) -> str | None:
-    """Return the commit checked out at a folder, with -dirty after changes to tracked
-    files.
+    """Return the commit checked out at a folder, with -dirty after changes to tracked files.
 
     It is None where the folder isn't itself the top of a checkout, since an installed package may
     lie inside somebody else's; and None without git or without a commit.
@@ -176,13 +130,8 @@ def commit(root: Path) -> str | None:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -217,8 +166,40 @@ def _versions() -> dict[str, str]:
     """Return the versions of those installed packages that can change a result."""
     found = {}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
+
+
+def instruction_set() -> str:
+    """Name the instructions that this process uses, in PyTorch's own kernels and in oneDNN."""
+    # Not in every torch that is supported.
+    features: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    limit = os.environ.get(LIMIT_OF_ONEDNN, "")
+    onednn = onednn_set(features, limit)
+    words = torch.backends.cpu.get_cpu_capability()
+    return f"{words}, oneDNN {onednn}" if onednn else words
+
+
+def onednn_set(features: Mapping[str, object], limit: str = "") -> str | None:
+    """Return the largest of oneDNN's sets that a processor has, up to a limit; None for none."""
+    limit = _NEWER_NAMES.get(limit.upper(), limit.upper())
+    found = None
+    for name, needed in _ONEDNN_SETS:
+        if not all(features.get(feature) for feature in needed):
+            break
+        found = name
+        if name == limit:
+            break
+    return found
+
+
+def environment_to_play(recorded: str) -> dict[str, str]:
+    """Return the environment variables that make a process use no more than a recorded set.
+
+    There are none for a set of another architecture, or of a record that doesn't say.
+    """
+    found = re.fullmatch(r"(AVX2|AVX512|DEFAULT), oneDNN (\w+)", recorded)
+    if found is None:
+        return {}
+    return {LIMIT_OF_TORCH: found[1].lower(), LIMIT_OF_ONEDNN: found[2]}

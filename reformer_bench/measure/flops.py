@@ -2,67 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    addmm_flop,
+    baddbmm_flop,
+    flop_registry,
+    sdpa_backward_flop,
+    sdpa_flop,
+)
 
 _aten = torch.ops.aten
 
-# B batch, H heads, Lq and Lk query and key length, D head width, Dv value width.
 
-
-def _addmm(_out: Any, a_MK: Any, b_KN: Any, *_: Any, **__: Any) -> int:
-    (m, k), (_k, n) = a_MK, b_KN
-    return 2 * m * k * n
-
-
-def _baddbmm(_out: Any, a_BMK: Any, b_BKN: Any, *_: Any, **__: Any) -> int:
-    (b, m, k), (_b, _k, n) = a_BMK, b_BKN
-    return 2 * b * m * k * n
-
-
-def _mv(a_MK: Any, _x_K: Any, *_: Any, **__: Any) -> int:
+def _mv_flop(a_MK: Any, _x_K: Any, *_: Any, **__: Any) -> int:
     m, k = a_MK
-    return 2 * m * k
+    return int(2 * m * k)
 
 
-def _attention(q_BHLD: Any, k_BHLD: Any, v_BHLD: Any, *_: Any, **__: Any) -> int:
-    """Count the scores and their product with the values; a causal mask saves nothing in this
-    count.
-    """
-    b, h, lq, d = q_BHLD
-    lk, dv = k_BHLD[2], v_BHLD[3]
-    return 2 * b * h * lq * lk * (d + dv)
-
-
-def _attention_backward(
-    _grad: Any, q_BHLD: Any, k_BHLD: Any, v_BHLD: Any, *_: Any, **__: Any
-) -> int:
-    """Count five products: the scores again, and the gradients of scores, values, queries
-    and keys.
-    """
-    b, h, lq, d = q_BHLD
-    lk, dv = k_BHLD[2], v_BHLD[3]
-    return 2 * b * h * lq * lk * (3 * d + 2 * dv)
-
-
-_OURS: dict[Any, Callable[..., int]] = {
-    _aten.addmm_: _addmm,
-    _aten.baddbmm_: _baddbmm,
-    _aten.mv: _mv,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    _aten._scaled_dot_product_efficient_attention: _attention,
-    _aten._scaled_dot_product_efficient_attention_backward: _attention_backward,
+_MISSING: dict[Any, Callable[..., int]] = {
+    _aten.addmm_: addmm_flop,
+    _aten.baddbmm_: baddbmm_flop,
+    _aten.mv: _mv_flop,
+    _aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
 }
 
 
 def missing_formulas() -> dict[Any, Callable[..., int]]:
-    """Return formulas for those operators used here that torch's own registry leaves out."""
-    return {op: formula for op, formula in _OURS.items() if op not in flop_registry}
+    """Return formulas, of shapes, for operators used here that torch's registry leaves out."""
+    # Torch's own are wrapped to take tensors, and who is given formulas wraps them again.
+    return {op: inspect.unwrap(f) for op, f in _MISSING.items() if op not in flop_registry}
 
 
 class _NoModules:
@@ -77,8 +52,7 @@ class _NoModules:
 
 
 def count_flops(step: Callable[[], object]) -> int:
-    """Count the FLOPs of every matrix product and attention kernel that a call of
-    ``step`` runs.
+    """Count the FLOPs of every matrix product and attention kernel that a call of ``step`` runs.
 
     A multiplication and its addition are two. Recomputation counts as often as it runs. Attention
     counts as unmasked, as in torch's own counter. Element-wise work isn't counted.
@@ -106,9 +80,7 @@ def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
 def _products(
     device: torch.device, dtype: torch.dtype, largest: int, budget_s: float = 0.25
 ) -> Iterator[tuple[int, float]]:
-    """Yield (size, seconds) of products of growing size, then of repeats, until the time is used
-    up.
-    """
+    """Yield (size, seconds) of products of growing size, then of repeats, while time is left."""
     began = time.perf_counter()
     size, seconds = 256, 0.0
     while True:
@@ -133,10 +105,11 @@ def _timed_product(a: torch.Tensor, out: torch.Tensor) -> float:
         start = time.perf_counter()
         torch.mm(a, a, out=out)
         return time.perf_counter() - start
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    events: Any = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    before, after = events
     stream = torch.cuda.current_stream(a.device)
     before.record(stream)
     torch.mm(a, a, out=out)
     after.record(stream)
     after.synchronize()
-    return before.elapsed_time(after) / 1e3
+    return float(before.elapsed_time(after)) / 1e3

@@ -1,5 +1,5 @@
-"""The host memory of the process: its resident set, the high-water mark, a limit, and
-running out.
+"""The host: memory of this process and of its control group, its limit, and who is served by the
+processors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 
+from reformer_bench.schema.case import DeviceKind
 from reformer_bench.schema.record import HostMemory, Load
 
 _STATUS = Path("/proc/self/status")
@@ -34,10 +35,6 @@ _DEVICE_WORDS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-
-HighWaterSource = Literal["vmhwm", "sampled"]
-"""``vmhwm``: the kernel's mark, exact. ``sampled``: by a thread, every 10 ms, and from getrusage
-where the mark of the process's whole life rose."""
 
 
 def resident_bytes() -> int:
@@ -62,7 +59,9 @@ class HighWaterMark:
     """Measures the highest resident set between start and stop."""
 
     def __init__(self) -> None:
-        self.source: HighWaterSource = "vmhwm"
+        self.source: Literal["vmhwm", "sampled"] = "vmhwm"
+        """``vmhwm``: the kernel's mark, exact. ``sampled``: by a thread, every 10 ms, and from
+        getrusage where the mark of the process's whole life rose."""
         self._before = 0
         self._sampled = 0
         self._lifetime_before = 0
@@ -111,9 +110,7 @@ def _reset_kernel_mark() -> bool:
 
 
 def _lifetime_peak_bytes() -> int:
-    """Return the highest resident set of the process's life, from getrusage; 0 where
-    there is none.
-    """
+    """Return the highest resident set of the process's life; 0 where getrusage isn't there."""
     try:
         import resource
     except ImportError:
@@ -123,8 +120,7 @@ def _lifetime_peak_bytes() -> int:
 
 
 def limit_data_segment(budget_bytes: int) -> int:
-    """Let the process allocate only so much more, so that an allocation over budget fails
-    cleanly.
+    """Let the process allocate only so much more, so that an allocation over budget fails cleanly.
 
     It sets RLIMIT_DATA to the private writable memory that the process has (VmData) and the budget
     on top, and returns it. Threads' stacks count, 8 MiB each: start worker threads first. It works
@@ -153,25 +149,22 @@ def lift_data_segment_limit() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
-def is_out_of_memory(
-    exception: BaseException, device_kind: Literal["cpu", "cuda"]
-) -> OutOfMemory | None:
-    """Say whose memory ran out, the device's or the host's; None where it is another
-    error.
+def is_out_of_memory(exception: BaseException, device_kind: DeviceKind) -> OutOfMemory | None:
+    """Say whose memory ran out, the device's or the host's; None where it is another error.
 
     An exception raised from another (``raise … from``) is what its cause is. On the CPU the
     device's memory is the host's, so that every shortage there is ``host-oom``.
     """
     current: BaseException | None = exception
     while current is not None:
-        found = _one(current)
+        found = _whose_memory(current)
         if found is not None:
             return "host-oom" if device_kind == "cpu" else found
         current = current.__cause__
     return None
 
 
-def _one(exception: BaseException) -> OutOfMemory | None:
+def _whose_memory(exception: BaseException) -> OutOfMemory | None:
     # Where torch was never imported, the error isn't one of torch's.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(exception, torch.OutOfMemoryError):
@@ -205,7 +198,7 @@ class Reading:
 
 
 def read(stat: Path = _STAT) -> Reading | None:
-    """How busy the processors have been so far; None where the system doesn't tell."""
+    """Return how busy the processors have been so far; None where the system doesn't tell."""
     try:
         lines = stat.read_text().splitlines()
     except OSError:
@@ -230,7 +223,7 @@ def read(stat: Path = _STAT) -> Reading | None:
 
 
 def load_between(before: Reading | None, after: Reading | None, own_s: float) -> Load | None:
-    """Who was served between two readings, ``own_s`` seconds of it being our own doing."""
+    """Return who was served between two readings, ``own_s`` seconds of it being our own doing."""
     if before is None or after is None or after.at_s <= before.at_s:
         return None
     span_s = after.at_s - before.at_s
@@ -250,7 +243,7 @@ class Glance:
     """Name, number and cores of each process worth naming, the busiest first."""
 
     def words(self, cpu_count: int) -> str:
-        """Who takes how much, as the beginning of a sentence."""
+        """Say who takes how much, as the beginning of a sentence."""
         total = self.load.other_cores + self.load.stolen_cores
         cores = "1 core" if cpu_count == 1 else f"{cpu_count} cores"
         if self.load.stolen_cores > self.load.other_cores:
@@ -284,7 +277,7 @@ def look(seconds: float = _MOMENT_S) -> Glance | None:
 
 
 def _process_times() -> dict[tuple[str, int], float]:
-    """Processor seconds of every process, by name and number."""
+    """Return the processor seconds of every process, by name and number."""
     found = {}
     for process in psutil.process_iter(["name", "pid", "cpu_times"]):
         times = process.info["cpu_times"]

@@ -1,6 +1,4 @@
-"""NvmlSampler records what the NVIDIA driver says of memory, of the device and this process, and of
-power.
-"""
+"""NvmlSampler records what the NVIDIA driver says of the device's memory, of ours, and of power."""
 
 from __future__ import annotations
 
@@ -88,17 +86,13 @@ def _within_mig(pynvml: ModuleType, handle: Any) -> Located:
     ]
     instances = [instance for instance in found if instance is not None]
     if len(instances) == 1:
-        return Located(
-            instances[0], is_mig=True, notes=("memory is of the GPU's only MIG instance",)
-        )
-    return Located(
-        handle,
-        is_mig=False,
-        notes=(
-            f"the GPU is cut into {len(instances)} MIG instances and NVML can't tell which is "
-            "ours: its numbers are of the whole GPU",
-        ),
+        note = "memory is of the GPU's only MIG instance"
+        return Located(instances[0], is_mig=True, notes=(note,))
+    note = (
+        f"the GPU is cut into {len(instances)} MIG instances and NVML can't tell which is "
+        "ours: its numbers are of the whole GPU"
     )
+    return Located(handle, is_mig=False, notes=(note,))
 
 
 def _try(pynvml: ModuleType, query: Any, *arguments: Any) -> Any:
@@ -210,9 +204,7 @@ class NvmlSampler:
         self.stop()
 
     def result(self) -> NvmlMemory | None:
-        """Return what the samples so far say; None where not even the device's memory could be
-        read.
-        """
+        """Return what the samples say; None where not even the device's memory could be read."""
         with self._lock:
             if not self._device_bytes:
                 return None
@@ -247,8 +239,7 @@ class NvmlSampler:
     def _read_energy(self) -> None:
         if not self._located.is_mig:
             energy = self._ask("energy", self._pynvml.nvmlDeviceGetTotalEnergyConsumption)
-            if energy is not None:
-                self._energy_mj.append(int(energy))
+            self._energy_mj += [] if energy is None else [int(energy)]
 
     def _ask(self, name: str, query: Callable[[Any], Any]) -> Any:
         """Return what NVML answers about the device; None once the query has failed."""

@@ -10,17 +10,16 @@ from typing import Literal, get_args
 
 import torch
 
-from reformer_bench.measure.allocator.profiler import MemoryProfile
-from reformer_bench.measure.fake.devices import CPU, cuda
+from reformer_bench.measure.allocator.profiler import AllocationTrace
+from reformer_bench.measure.fake.devices import device_model
 from reformer_bench.measure.fake.recording import record_fake_allocations
-from reformer_bench.measure.timeline import PhaseInterval, Timeline
-from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES
+from reformer_bench.measure.timeline import Timeline
+from reformer_bench.schema.case import device_kind
 
 PeakMetric = Literal["allocated", "predicted"]
 
 # A timeline tells what outlives a forward phase; here the whole block is one.
 _BLOCK = "forward"
-_EVER_NS = 2**62
 
 
 @dataclass(frozen=True)
@@ -72,23 +71,24 @@ class PeakRecording:
 def record_peak(device: str = "auto", metric: PeakMetric = "allocated") -> Iterator[PeakRecording]:
     """Record the peak memory of the block of code that runs inside.
 
-    Memory that was allocated before the block doesn't count. Only what the calling thread and
-    autograd's own threads allocate is seen.
+    Memory that was allocated before the block doesn't count, nor does the workspace that cuBLAS
+    takes once in a process. Only what the calling thread and autograd's own threads allocate is
+    seen.
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: a CUDA device if there is one. Of a
             prediction, ``auto`` is the CPU.
         metric: ``allocated`` counts what PyTorch's allocator gives out, to the byte (on CUDA in its
             blocks of 512 bytes). ``predicted`` runs the block on fake tensors, which hold neither
-            memory nor values, and needs no device; every tensor has to be made inside the block,
-            and on CUDA cuBLAS's workspace is added.
+            memory nor values, and needs no device; every tensor has to be made inside the block.
 
     Yields:
         A recording whose ``reading`` is there once the block has ended, in bytes.
 
     Raises:
-        ValueError: There is no device or no metric of that name.
-        RuntimeError: The CUDA device isn't there.
+        ValueError: There is no device or no metric of that name; the text lists those there are.
+        RuntimeError: The CUDA device isn't there, or a torch profiler runs already.
+        NotPredictableError: The block needs the value of a tensor, which fake tensors don't have.
     """
     if metric not in get_args(PeakMetric):
         allowed = ", ".join(get_args(PeakMetric))
@@ -103,19 +103,19 @@ def record_peak(device: str = "auto", metric: PeakMetric = "allocated") -> Itera
 
 @contextmanager
 def _measured(device: torch.device, recording: PeakRecording) -> Iterator[None]:
-    profile = MemoryProfile(device)
-    profile.start()
+    trace = AllocationTrace(device)
+    trace.start()
     try:
-        yield
+        with trace.phase(_BLOCK):
+            yield
     finally:
-        profile.stop()
-        whole = PhaseInterval(_BLOCK, 0, _EVER_NS)
-        recording.finish(str(device), "allocated", Timeline.from_events(profile.events, [whole]))
+        trace.stop()
+        recording.finish(str(device), "allocated", trace.timeline)
 
 
 @contextmanager
 def _predicted(device: torch.device, recording: PeakRecording) -> Iterator[None]:
-    model = CPU if device.type == "cpu" else cuda(CUBLAS_WORKSPACE_BYTES)
+    model = device_model(device_kind(device.type))
     with record_fake_allocations(model) as found, found.phase(_BLOCK):
         yield
     recording.finish(device.type, "predicted", found.timeline)

@@ -1,7 +1,6 @@
-"""Timeline: what an allocator did and when, with the peaks and the breakdown that follow
-from it.
+"""Timeline: what an allocator did and when, with the peaks and the breakdown that follow from it.
 
-Nothing here knows where the events come from: a profiler, a device's history, or fake tensors.
+Nothing here knows where the events come from: torch's profiler or fake tensors.
 """
 
 from __future__ import annotations
@@ -14,12 +13,15 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from reformer_bench.schema.record import AllocatorMemory, Breakdown, Phase, PhasePeak
+from reformer_bench.schema.record import PHASES, AllocatorMemory, Breakdown, Phase, PhasePeak
 
 IntArray = npt.NDArray[np.int64]
 LabelKind = Literal["parameters", "gradients", "optimizer"]
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 Source = Literal["cuda-allocator", "cpu-allocator-events", "fake-tensor"]
+COLD, WARM = 0, 1
+"""The numbers of the profiled steps: the first of a process, to which the build counts, and a later
+one, in which gradients and optimizer state already have their places."""
 Event = tuple[int, int, int]
 """The time in ns, the address, and the bytes, which are negative when freed."""
 
@@ -31,11 +33,11 @@ class PhaseInterval:
     name: str
     start_ns: int
     end_ns: int
-    step: int = 0
+    step: int = COLD
 
 
 @dataclass(frozen=True)
-class Label:
+class StorageLabel:
     """Says what the allocation at an address is, as things stand after every event ≤ time_ns."""
 
     kind: LabelKind
@@ -90,7 +92,7 @@ class Timeline:
     address: IntArray
     delta_bytes: IntArray
     phases: tuple[PhaseInterval, ...] = ()
-    labels: tuple[Label, ...] = ()
+    labels: tuple[StorageLabel, ...] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.time_ns), len(self.address), len(self.delta_bytes)}
@@ -104,11 +106,9 @@ class Timeline:
         cls,
         events: Iterable[Event],
         phases: Iterable[PhaseInterval] = (),
-        labels: Iterable[Label] = (),
+        labels: Iterable[StorageLabel] = (),
     ) -> Timeline:
-        """Make a timeline of events in any order; those of one instant keep the order
-        they came in.
-        """
+        """Make a timeline of events in any order; those of one instant keep theirs."""
         table = np.array(list(events), dtype=np.int64).reshape(-1, 3)
         table = table[np.argsort(table[:, 0], kind="stable")]
         return cls(table[:, 0], table[:, 1], table[:, 2], tuple(phases), tuple(labels))
@@ -122,9 +122,7 @@ class Timeline:
         return self._highest(*self._span(interval), phase=interval.name)
 
     def peak_of_step(self, step: int) -> Peak | None:
-        """Return the highest peak of any phase of a step, the first of equals; None
-        without phases.
-        """
+        """Return the highest peak of any phase of a step, the first of equals; None without one."""
         peaks = [self.peak_of(interval) for interval in self.phases if interval.step == step]
         return max(peaks, key=lambda peak: peak.allocated_bytes, default=None)
 
@@ -160,6 +158,24 @@ class Timeline:
             optimizer_bytes=parts["optimizer"],
             activations_bytes=activations,
             temporaries_bytes=peak.allocated_bytes - sum(parts.values()) - activations,
+        )
+
+    def memory(self, source: Source) -> AllocatorMemory | None:
+        """Return what a record keeps: the peaks of the cold and the warm step's phases, and the
+        breakdown at the warm step's peak (the cold one's where the warm step has no phases).
+
+        It is None where the cold step has no phases.
+        """
+        cold, warm = self.phase_peaks(COLD), self.phase_peaks(WARM)
+        peak = self.peak_of_step(WARM if warm else COLD)
+        if not cold or peak is None or peak.phase is None:
+            return None
+        return AllocatorMemory(
+            source=source,
+            cold=cold,
+            warm=warm,
+            breakdown=self.breakdown(peak),
+            breakdown_phase=known_phase(peak.phase),
         )
 
     def alive_at(self, peak: Peak) -> list[tuple[int, int, str]]:
@@ -238,32 +254,9 @@ class Timeline:
         return Peak(before, first - 1, phase)
 
 
-def allocator_memory(
-    timeline: Timeline, source: Source, cold_step: int = 0, warm_step: int | None = None
-) -> AllocatorMemory | None:
-    """Return the part of a record that a timeline tells: the phases of a cold and of a
-    warm step.
-
-    The breakdown is the warm step's, or the cold one's where the warm step has no phases. The
-    result is None where the cold step has no phases.
-    """
-    cold = timeline.phase_peaks(cold_step)
-    if not cold:
-        return None
-    warm = () if warm_step is None else timeline.phase_peaks(warm_step)
-    peak = timeline.peak_of_step(warm_step if warm and warm_step is not None else cold_step)
-    return AllocatorMemory(
-        source=source,
-        cold=cold,
-        warm=warm,
-        breakdown=None if peak is None else timeline.breakdown(peak),
-        breakdown_phase=None if peak is None or peak.phase is None else known_phase(peak.phase),
-    )
-
-
 def known_phase(name: str) -> Phase:
     """Return the phase of that name; ValueError, with the names there are, for another."""
-    for phase in get_args(Phase):
+    for phase in PHASES:
         if phase == name:
             return phase
-    raise ValueError(f"{name!r} is not a phase (allowed: {', '.join(get_args(Phase))})")
+    raise ValueError(f"{name!r} is not a phase (allowed: {', '.join(PHASES)})")

@@ -4,16 +4,11 @@ name them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import tell
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import Record
-
-if TYPE_CHECKING:
-    from reformer_bench.schema.record import Predicted
+from reformer_bench.schema.record import NotPredicted, Prediction, Record
 
 PRELOAD = ("reformer_bench.run.preload",)
 """What a fork server imports so that these start at once."""
@@ -43,25 +38,19 @@ def matmul_speed(device: str, dtype: str) -> float | None:
     return matmul_speed(device, dtype)
 
 
-def predict(cases: list[Case], profile: str | None) -> list[Predicted]:
+def predict(cases: list[Case], profile: str | None) -> list[Prediction | NotPredicted]:
     """Predict cases one after another, telling of each; what can't be predicted says why."""
     from reformer_bench.run.predict import predict_case
     from reformer_bench.schema.devices import device_profile
-    from reformer_bench.schema.record import Predicted
 
-    on = None if profile is None else device_profile(profile)
-    found = []
+    device = None if profile is None else device_profile(profile)
+    found: list[Prediction | NotPredicted] = []
     for case in cases:
         try:
-            prediction = predict_case(case, profile=on)
+            found.append(predict_case(case, profile=device))
         except Exception as error:
             # One case's failure is its own record, whatever went wrong.
             text = " ".join(str(error).split())
-            found.append(Predicted(problem=f"{type(error).__name__}: {text[:300]}"))
-        else:
-            places: dict[str, dict[str, int]] = {}
-            for (place, kind), count in prediction.places.items():
-                places.setdefault(place, {})[kind] = count
-            found.append(Predicted(prediction.memory, prediction.flops, places=places))
+            found.append(NotPredicted(f"{type(error).__name__}: {text[:300]}"))
         tell(1)
     return found

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from reformer_bench.measure import host as cgroup
-from reformer_bench.measure.host import lift_data_segment_limit, limit_data_segment
+from reformer_bench.measure.host import (
+    available_bytes,
+    lift_data_segment_limit,
+    limit_data_segment,
+)
 from reformer_bench.schema.units import format_bytes
 
 # What a process needs besides the bytes that torch's allocator hands out, and RLIMIT_DATA counts:
@@ -35,8 +38,7 @@ class MemoryLimit:
 
 
 def impose(device: torch.device, budget_bytes: int | None) -> MemoryLimit:
-    """Limit what this process takes on a device from now on; on CUDA this initialises the
-    device.
+    """Limit what this process takes on a device from now on; on CUDA this initialises the device.
 
     A budget is meant for the bytes of torch's allocator. On the CPU the process gets room for what
     it needs besides, so ``exceeded`` has to be asked afterwards. With or without a budget, a case
@@ -50,7 +52,9 @@ def impose(device: torch.device, budget_bytes: int | None) -> MemoryLimit:
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), device)
         return MemoryLimit(budget_bytes, _budget_words(budget_bytes))
     _start_threads()
-    free = int(_SHARE_OF_FREE_MEMORY * _free_bytes())
+    free = int(psutil.virtual_memory().available)
+    of_group = available_bytes()
+    free = int(_SHARE_OF_FREE_MEMORY * (free if of_group is None else min(free, of_group)))
     if budget_bytes is not None:
         most = budget_bytes + _ROOM_BYTES + int(_ROOM_SHARE * budget_bytes)
         if most <= free:
@@ -60,7 +64,7 @@ def impose(device: torch.device, budget_bytes: int | None) -> MemoryLimit:
 
 
 def exceeded(budget_bytes: int | None, peak_bytes: int | None) -> str | None:
-    """Why an allocator's peak is not within a budget, in words; None: it is."""
+    """Say why an allocator's peak is not within a budget; None where it is."""
     if budget_bytes is None or peak_bytes is None or peak_bytes <= budget_bytes:
         return None
     return f"allocated {format_bytes(peak_bytes)}, more than {_budget_words(budget_bytes)}"
@@ -81,12 +85,6 @@ def restore(limit: MemoryLimit | None) -> None:
     if limit is not None and limit.data_segment_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (limit.data_segment_bytes, hard))
-
-
-def _free_bytes() -> int:
-    free = int(psutil.virtual_memory().available)
-    group = cgroup.available_bytes()
-    return free if group is None else min(free, group)
 
 
 def _start_threads() -> None:

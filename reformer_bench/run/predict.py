@@ -1,25 +1,38 @@
-"""Predicts a case's memory and FLOPs, from its real code on fake tensors."""
+"""Predicts cases from their real code on fake tensors; many of them in workers.
+
+Only a process that predicts imports torch: who asks workers for predictions needs none.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+import os
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-import torch
-
-from reformer_bench.measure.fake.devices import CPU, DeviceModel, cuda
-from reformer_bench.measure.fake.places import places_of
-from reformer_bench.measure.fake.recording import HOST, FakeRecording, record_fake_allocations
-from reformer_bench.measure.predict import COLD, WARM, Prediction, prediction_of
-from reformer_bench.model.attention.common import AttentionSettings
-from reformer_bench.model.attention.kernels import chosen_kernel
-from reformer_bench.model.repeats import followed_by
-from reformer_bench.run.workloads import PhaseContext, Workload, build_workload
+from reformer_bench.run import entry
+from reformer_bench.run.forkserver import ForkServer
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES, DeviceProfile
-from reformer_bench.schema.model import Attention, LshKernel, ModelConfig
-from reformer_bench.schema.record import Phase
+from reformer_bench.schema.record import (
+    Environment,
+    Memory,
+    NotPredicted,
+    Outcome,
+    Prediction,
+    Predictions,
+    Record,
+)
+from reformer_bench.schema.units import format_bytes
+
+if TYPE_CHECKING:
+    from reformer_bench.measure.fake.devices import DeviceModel
+
+# A worker starts in seconds and predicts about two cases a second.
+_CASES_OF_A_WORKER = 8
+_MOST_WORKERS = 8
 
 
 def predict_case(
@@ -27,94 +40,124 @@ def predict_case(
 ) -> Prediction:
     """Predict what a case will take on its kind of device, without that device.
 
-    ``profile`` says which device of that kind; without it, a common one is taken. Cases that differ
-    only in name and seed are worked out once a process. ``follow_all`` follows every repetition by
-    itself: slower, with the same result. Raises NotPredictableError where the case's code depends
-    on values.
+    Cases that differ only in name and seed are worked out once a process.
+
+    Args:
+        case: What is to be predicted.
+        profile: The device of the case's kind that is meant; a common one unless given.
+        follow_all: Follow every repetition by itself: slower, with the same result.
+
+    Raises:
+        NotPredictableError: The case's code depends on the values of tensors.
     """
+    import torch
+
+    from reformer_bench.measure.fake.devices import device_model
+
     kind = case.device_kind
     plain = case.model_copy(update={"suite": "", "variant": "", "seed": 0, "device": kind})
-    workspace = CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
-    device = CPU if kind == "cpu" else cuda(workspace)
+    device = device_model(
+        kind, CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
+    )
     return _predicted(plain, device, follow_all, torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=4096)
 def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int) -> Prediction:
     # CPU kernels have a buffer for each thread, so their number is part of what is remembered.
-    with (
-        record_fake_allocations(device) as recording,
-        _following(recording, follow_all),
-    ):
-        _run(_on_fake_tensors(case), recording)
-    return prediction_of(recording)
-
-
-def _run(case: Case, recording: FakeRecording) -> None:
-    """Run the build, a cold and a warm step, in the phases that a measurement has."""
-    with recording.phase("build", COLD):
-        workload = _built(case, recording.device)
-    recording.label("parameters", workload.parameters())
-    recording.hold(recording.device.constant_bytes)
-    with places_of(recording, workload.module):
-        for step in (COLD, WARM):
-            workload.step(_phases(recording, step, workload))
-
-
-def _built(case: Case, device: DeviceModel) -> Workload:
-    """Build the workload on the fake device; on a CUDA one, offloaded parameters in the host's
-    memory.
-    """
-    here = torch.device("cpu")
-    if device.kind == "cpu" or case.model.parameter_offload == "none":
-        return build_workload(case, here)
-    with HOST:
-        return build_workload(case, here, host=HOST)
-
-
-def _phases(recording: FakeRecording, step: int, workload: Workload) -> PhaseContext:
-    @contextmanager
-    def phase(name: Phase) -> Iterator[None]:
-        with recording.phase(name, step):
-            yield
-        if name == "backward":
-            recording.label("gradients", workload.gradients())
-        elif name == "optimizer":
-            recording.label("optimizer", workload.optimizer_state())
-
-    return phase
-
-
-@contextmanager
-def _following(recording: FakeRecording, follow_all: bool) -> Iterator[None]:
-    """Let our own models say which of their work repeats, and where it is."""
+    from reformer_bench.measure.fake.recording import record_fake_allocations
+    from reformer_bench.measure.profile import record_steps
+    from reformer_bench.model.repeats import followed_by
+    from reformer_bench.run.workloads import build_fake_workload
 
     def follow(key: Hashable, work: Callable[[], None], place: str | None) -> None:
+        """Run work that our own models mark as repeated and name by its place."""
         with recording.at(place):
             if follow_all:
                 work()
             else:
                 recording.once(key, work)
 
-    with followed_by(follow):
-        yield
+    with record_fake_allocations(device) as recording, followed_by(follow):
+        record_steps(recording, lambda: build_fake_workload(case))
+    return recording.prediction()
 
 
-def _on_fake_tensors(case: Case) -> Case:
-    """Return the case as fake CPU tensors run it, with the kernel that its device would take."""
-    if case.device == "cpu" or case.model.lsh_kernel is not LshKernel.AUTO:
-        return case
-    kernel = _kernel_on_cuda(case.model)
-    model = case.model.model_copy(update={"lsh_kernel": kernel})
-    return case.model_copy(update={"model": model})
+def predict_all(
+    cases: Sequence[Case],
+    profile: str | None = None,
+    warm: ForkServer | None = None,
+    on_predicted: Callable[[], None] = lambda: None,
+) -> Predictions:
+    """Predict each case in workers, on a device profile or else on the case's kind of device.
+
+    ``warm`` is a fork server that may be there already and is left running. ``on_predicted`` is
+    called when a case is done, in any thread, never by two at once.
+    """
+    if not cases:
+        return {}
+    wanted = -(-len(cases) // _CASES_OF_A_WORKER)
+    n_workers = min(wanted, os.cpu_count() or 1, _MOST_WORKERS)
+    # Dealt out in turn, so that each worker gets long cases and short ones.
+    shares = [list(cases[start::n_workers]) for start in range(n_workers)]
+    own = [ForkServer(entry.PRELOAD) for _ in shares[0 if warm is None else 1 :]]
+    servers = own if warm is None else [warm, *own]
+    stopping, calling = threading.Event(), threading.Lock()
+
+    def on_told(_: object) -> None:
+        with calling:
+            on_predicted()
+
+    def predict_share(
+        server: ForkServer, share: list[Case]
+    ) -> dict[str, Prediction | NotPredicted]:
+        server.start()
+        if stopping.is_set():
+            server.close()
+            return {}
+        ended = server.call(entry.predict, share, profile, timeout_s=None, told=on_told)
+        if ended.returned:
+            found: list[Prediction | NotPredicted] = ended.value
+        else:
+            problem = f"the predicting worker failed: {ended.error or ended.last_words}"
+            found = [NotPredicted(problem)] * len(share)
+        return {case.id: result for case, result in zip(share, found, strict=True)}
+
+    with ThreadPoolExecutor(n_workers) as pool:
+        try:
+            results = list(pool.map(predict_share, servers, shares))
+        except BaseException:
+            # The pool waits for its threads, and they for their servers.
+            stopping.set()
+            for server in servers:
+                server.close()
+            raise
+        finally:
+            for server in own:
+                server.close()
+    return {case_id: found for share in results for case_id, found in share.items()}
 
 
-def _kernel_on_cuda(model: ModelConfig) -> LshKernel:
-    """Return what ``auto`` becomes on CUDA; where layers differ, the kernel that takes more."""
-    dtype = getattr(torch, model.dtype)
-    kernels = {
-        chosen_kernel(AttentionSettings.of(model, layer), torch.device("cuda"), dtype)[0]
-        for layer in range(model.n_layers)
-        if model.kind(layer) in (Attention.LSH, Attention.LOCAL)
-    }
-    return LshKernel.TRITON if kernels == {LshKernel.TRITON} else LshKernel.EAGER
+def over_budget_message(peak_bytes: int, budget_bytes: int) -> str:
+    """Say why a case isn't started."""
+    return (
+        f"not started: predicted to take {format_bytes(peak_bytes)}, "
+        f"more than the {format_bytes(budget_bytes)} available"
+    )
+
+
+def predicted_record(
+    case: Case,
+    predicted: Prediction | NotPredicted,
+    environment: Environment,
+    budget_bytes: int | None,
+) -> Record:
+    """Make the record of a case that is only predicted."""
+    if isinstance(predicted, NotPredicted):
+        return Record.not_measured(case, Outcome.ERROR, predicted.problem, environment)
+    outcome, message = Outcome.OK, None
+    if budget_bytes is not None and predicted.peak_bytes > budget_bytes:
+        outcome = Outcome.OVER_BUDGET
+        message = over_budget_message(predicted.peak_bytes, budget_bytes)
+    memory = predicted.added_to(Memory(allocator=predicted.memory))
+    return Record.not_measured(case, outcome, message, environment, memory=memory)

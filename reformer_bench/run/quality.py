@@ -1,5 +1,4 @@
-"""Measures how near LSH attention comes to full attention on the same queries, keys and
-values.
+"""Measures how near LSH attention comes to full attention on the same queries, keys and values.
 
 L length, H heads, D head width, R rounds, Q queries looked at. Batch is one. *Planted* vectors come
 in small clusters, so that each query has a few close neighbours which hold nearly all of its
@@ -38,8 +37,7 @@ places."""
 def lsh_quality(
     model: ModelConfig, length: int, device: torch.device, seed: int
 ) -> tuple[Quality, ...]:
-    """Compare LSH attention of a model with full attention, on planted and on random
-    vectors.
+    """Compare LSH attention of a model with full attention, on planted and on random vectors.
 
     Each head has vectors and rotations of its own; at most 512 queries of each are looked at, so
     that the cost of full attention grows with the length only.

@@ -11,7 +11,7 @@ from reformer_bench.run import decide as skip
 from reformer_bench.run.decide import Forecast, doubt, hopeless
 from reformer_bench.run.executor import Executor, WorkOrder
 from reformer_bench.run.expand import expand, expand_parts
-from reformer_bench.run.predictions import over_budget_message
+from reformer_bench.run.predict import over_budget_message
 from reformer_bench.schema.case import Case, device_kind
 from reformer_bench.schema.record import Environment, Outcome, Predictions, Record, latest_of_each
 from reformer_bench.schema.suite import DeviceTable, Suite

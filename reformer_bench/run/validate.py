@@ -5,19 +5,18 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 
-from reformer_bench.measure.allocator.cpu import CpuRecording, record_cpu_allocations
-from reformer_bench.run.predict import COLD, WARM, PhaseContext, predict_case
-from reformer_bench.run.workloads import Workload, build_workload
-from reformer_bench.schema.case import Case
-from reformer_bench.schema.case import Workload as WorkloadName
+from reformer_bench.measure.allocator.cpu import record_cpu_allocations
+from reformer_bench.measure.profile import record_steps
+from reformer_bench.run.predict import predict_case
+from reformer_bench.run.workloads import build_workload
+from reformer_bench.schema.case import Case, Workload
 from reformer_bench.schema.model import Attention, ModelConfig, Positions, Residual
-from reformer_bench.schema.record import AllocatorMemory, Phase
+from reformer_bench.schema.record import AllocatorMemory
 
 
 @dataclass(frozen=True)
@@ -56,50 +55,28 @@ def measured_memory(case: Case) -> AllocatorMemory:
     """Measure what a build, a cold and a warm step of a case take, in this process."""
     gc.collect()
     with record_cpu_allocations() as recording:
-        with recording.phase("build", COLD):
-            workload = build_workload(case, torch.device("cpu"))
-        recording.label("parameters", workload.parameters())
-        for step in (COLD, WARM):
-            workload.step(_phases(recording, workload, step))
-    memory = recording.allocator_memory(COLD, WARM)
+        record_steps(recording, lambda: build_workload(case, torch.device("cpu")))
+    memory = recording.allocator_memory()
     assert memory is not None
     return memory
 
 
-def _phases(recording: CpuRecording, workload: Workload, step: int) -> PhaseContext:
-    @contextmanager
-    def phase(name: Phase) -> Iterator[None]:
-        with recording.phase(name, step):
-            yield
-        if name == "backward":
-            recording.label("gradients", workload.gradients())
-        elif name == "optimizer":
-            recording.label("optimizer", workload.optimizer_state())
-
-    return phase
-
-
 def random_cases(count: int, seed: int) -> Iterator[Case]:
-    """Small cases that differ in every switch and width; the same ones for the same seed."""
+    """Yield small cases that differ in every switch and width; the same ones for the same seed."""
     draw = random.Random(seed)
     for number in range(count):
-        yield _random_case(draw, number)
-
-
-def _random_case(draw: random.Random, number: int) -> Case:
-    workload = get_args(WorkloadName)[number % 3]
-    return Case(
-        suite="validate",
-        variant=f"random-{number}",
-        workload=workload,
-        model=_random_model(draw),
-        optimizer=draw.choice(("adam", "adafactor", "none"))
-        if workload == "train_step"
-        else "none",
-        batch=draw.choice((1, 1, 2, 3)),
-        length=draw.choice((draw.randint(1, 64), draw.randint(65, 700), 256, 512)),
-        seed=draw.randrange(2**16),
-    )
+        workload = get_args(Workload)[number % 3]
+        optimizers = ("adam", "adafactor", "none")
+        yield Case(
+            suite="validate",
+            variant=f"random-{number}",
+            workload=workload,
+            model=_random_model(draw),
+            optimizer=draw.choice(optimizers) if workload == "train_step" else "none",
+            batch=draw.choice((1, 1, 2, 3)),
+            length=draw.choice((draw.randint(1, 64), draw.randint(65, 700), 256, 512)),
+            seed=draw.randrange(2**16),
+        )
 
 
 def _random_model(draw: random.Random) -> ModelConfig:

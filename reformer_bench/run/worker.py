@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from statistics import median
 
 import torch
 
 from reformer_bench.measure import environment, flops
-from reformer_bench.measure.allocator.cpu import CpuRecording, record_cpu_allocations
-from reformer_bench.measure.allocator.cuda import CudaRecording, record_cuda_allocations
+from reformer_bench.measure.allocator.cpu import record_cpu_allocations
+from reformer_bench.measure.allocator.cuda import record_cuda_allocations
 from reformer_bench.measure.clock import StepClock
 from reformer_bench.measure.host import HighWaterMark, is_out_of_memory
 from reformer_bench.measure.nvml import NvmlSampler, open_nvml
+from reformer_bench.measure.profile import Recording, record_build, record_step, without_context
+from reformer_bench.measure.timeline import COLD, WARM
 from reformer_bench.run import limits
 from reformer_bench.run.executor import COUNTED_STEP_MS, Description, WorkOrder, n_warmup_steps
 from reformer_bench.run.expand import check_device
 from reformer_bench.run.quality import lsh_quality
 from reformer_bench.run.workloads import Workload, build_workload
-from reformer_bench.schema.case import Case, device_kind
+from reformer_bench.schema.case import device_kind
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.model import Attention
-from reformer_bench.schema.record import Memory, Outcome, Phase, Quality, Record, StepSample, Timing
+from reformer_bench.schema.record import (
+    Memory,
+    Outcome,
+    Quality,
+    Record,
+    StepSample,
+    Timing,
+    utc_now,
+)
 
 
 def describe_device(name: str) -> Description:
-    """Say what ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is here; InputError where there
-    is none.
-    """
+    """Say what ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is here; InputError if it isn't there."""
     check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,60 +64,19 @@ def matmul_speed(device: str, dtype: str) -> float:
     return flops.matmul_flops_per_second(torch.device(device), getattr(torch, dtype))
 
 
-@dataclass(frozen=True)
-class Samples:
-    """The timed steps, in order, and how many steps ran before the first of them."""
-
-    steps: tuple[StepSample, ...]
-    n_before: int
-
-    @property
-    def median_ms(self) -> float:
-        """The median of the steps' whole times."""
-        return median(step.total_ms for step in self.steps)
-
-
-def timed_steps(
-    workload: Workload,
-    device: torch.device,
-    order: WorkOrder,
-    last: StepSample,
-    n_before: int,
-) -> Samples:
-    """Warm up, then time steps until the sampling time is over or there are enough.
-
-    ``last`` is the step before; a slow workload is warmed up no further, since two of its steps
-    have run already.
-    """
-    clock = StepClock(device)
-    n_warmup = n_warmup_steps(order.sample_time_s, last.total_ms)
-    for _ in range(n_warmup):
-        workload.step(clock.phase)
-        clock.finish()
-    steps: list[StepSample] = []
-    began = time.monotonic()
-    while len(steps) < order.max_samples:
-        if len(steps) >= order.min_samples and time.monotonic() - began >= order.sample_time_s:
-            break
-        workload.step(clock.phase)
-        steps.append(clock.finish())
-    return Samples(tuple(steps), n_before + n_warmup)
-
-
-Recording = CpuRecording | CudaRecording
-COLD, WARM = 0, 1
 _MESSAGE_LENGTH = 300
-_OUT_OF_MEMORY = {"cpu": Outcome.HOST_OOM, "cuda": Outcome.DEVICE_OOM}
 
 
 @dataclass
-class _Found:
+class _Findings:
     """What is known of a case so far; what was reached before a failure stays."""
 
     memory: Memory = field(default_factory=Memory)
     build_ms: float = 0.0
     cold: StepSample | None = None
-    timed: Samples | None = None
+    timed: tuple[StepSample, ...] = ()
+    n_before: int = 0
+    """How many steps ran before the timed ones."""
     flops: int | None = None
     quality: tuple[Quality, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
@@ -122,10 +87,12 @@ class _Found:
 
 def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
     """Measure one case. Never raises for what the case does: that becomes the outcome."""
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    began = time.monotonic()
-    device = _device(order.case.device)
-    found = _Found()
+    case, started_at, began = order.case, utc_now(), time.monotonic()
+    device = torch.device(case.device)
+    if device.type == "cuda":
+        # By its index the allocator and NVML are asked.
+        device = torch.device("cuda", device.index or 0)
+    found = _Findings()
     outcome, message = Outcome.OK, None
     try:
         _measure(order, device, found)
@@ -134,11 +101,11 @@ def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Rec
         outcome, message = _outcome(error, device, found)
     else:
         if found.over_budget is not None:
-            outcome = _OUT_OF_MEMORY[device_kind(device.type)]
+            outcome = Outcome.HOST_OOM if case.device_kind == "cpu" else Outcome.DEVICE_OOM
             message = found.over_budget
     return Record(
-        case_id=order.case.id,
-        case=order.case,
+        case_id=case.id,
+        case=case,
         outcome=outcome,
         message=message,
         started_at=started_at,
@@ -151,20 +118,15 @@ def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Rec
     )
 
 
-def _device(name: str) -> torch.device:
-    """Return the device with its index, by which the allocator and NVML are asked."""
-    device = torch.device(name)
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
-def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
+def _measure(order: WorkOrder, device: torch.device, found: _Findings) -> None:
     """Run a build, a cold and a warm step under the memory probes, then timed steps without any."""
+    case = order.case
     sampler = _start_nvml(device, found)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     found.limit = limits.impose(device, order.memory_budget_bytes)
     try:
-        workload, last = _recorded(order, device, sampler, found)
+        workload, last = _recorded_steps(order, device, sampler, found)
     finally:
         if sampler is not None:
             sampler.stop()
@@ -172,28 +134,27 @@ def _measure(order: WorkOrder, device: torch.device, found: _Found) -> None:
     found.over_budget = limits.exceeded(order.memory_budget_bytes, found.memory.peak_bytes)
     if order.max_samples == 0 or found.over_budget is not None:
         return
-    n_steps = 2
+    found.n_before = 2
     if last.total_ms <= COUNTED_STEP_MS:
-        found.flops = flops.count_flops(lambda: workload.step(_unmeasured))
-        n_steps += 1
-    found.timed = timed_steps(workload, device, order, last, n_steps)
-    if _is_lsh_attention(order.case):
-        found.quality = lsh_quality(order.case.model, order.case.length, device, order.case.seed)
+        found.flops = flops.count_flops(lambda: workload.step(without_context))
+        found.n_before += 1
+    _time_steps(workload, device, order, last, found)
+    if case.workload == "attention" and case.model.kind(0) is Attention.LSH:
+        found.quality = lsh_quality(case.model, case.length, device, case.seed)
 
 
-def _is_lsh_attention(case: Case) -> bool:
-    return case.workload == "attention" and case.model.kind(0) is Attention.LSH
-
-
-def _recorded(
-    order: WorkOrder, device: torch.device, sampler: NvmlSampler | None, found: _Found
+def _recorded_steps(
+    order: WorkOrder, device: torch.device, sampler: NvmlSampler | None, found: _Findings
 ) -> tuple[Workload, StepSample]:
     """Run the probed steps inside a recording; what it has is kept when they fail as well."""
     mark = HighWaterMark()
     mark.start()
     recording: Recording | None = None
+    recorder: AbstractContextManager[Recording] = (
+        record_cuda_allocations(device) if device.type == "cuda" else record_cpu_allocations()
+    )
     try:
-        with _recording(device) as recording:
+        with recorder as recording:
             try:
                 return _probed_steps(order, device, recording, sampler, found)
             finally:
@@ -202,7 +163,7 @@ def _recorded(
                 limits.lift(found.limit)
     finally:
         if recording is not None:
-            allocator = recording.allocator_memory(COLD, WARM)
+            allocator = recording.allocator_memory()
             found.memory = found.memory.model_copy(update={"allocator": allocator})
         limits.restore(found.limit)
 
@@ -212,65 +173,57 @@ def _probed_steps(
     device: torch.device,
     recording: Recording,
     sampler: NvmlSampler | None,
-    found: _Found,
+    found: _Findings,
 ) -> tuple[Workload, StepSample]:
-    """Run build, cold and warm step; return the workload and the warm step's times."""
-    began = time.perf_counter()
-    with recording.phase("build", COLD):
+    """Run build, cold and warm step; return the workload and the last step's times."""
+
+    def build() -> Workload:
+        began = time.perf_counter()
         workload = build_workload(order.case, device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    found.build_ms = (time.perf_counter() - began) * 1e3
-    found.settings.update(workload.settings)
-    recording.label("parameters", workload.parameters())
-    found.cold = _probed_step(workload, device, recording, COLD)
-    _sample(sampler)
-    if order.max_samples == 0:
-        return workload, found.cold
-    with ExitStack() as stack:
-        if isinstance(recording, CudaRecording):
-            stack.enter_context(recording.tracing())
-        warm = _probed_step(workload, device, recording, WARM)
-    _sample(sampler)
-    return workload, warm
+        found.build_ms = (time.perf_counter() - began) * 1e3
+        found.settings.update(workload.settings)
+        return workload
 
+    def step(number: int) -> StepSample:
+        record_step(recording, workload, number, clock.phase)
+        times = clock.finish()
+        if sampler is not None:
+            sampler.sample()
+        return times
 
-def _probed_step(
-    workload: Workload, device: torch.device, recording: Recording, step: int
-) -> StepSample:
-    """Run one step whose phases are timed and recorded, and whose tensors get their labels."""
     clock = StepClock(device)
-
-    @contextmanager
-    def phase(name: Phase) -> Iterator[None]:
-        with recording.phase(name, step), clock.phase(name):
-            yield
-        # As soon as a phase has made them: the optimizer's phase drops gradients in the end.
-        if name == "backward":
-            recording.label("gradients", workload.gradients())
-        elif name == "optimizer":
-            recording.label("optimizer", workload.optimizer_state())
-
-    workload.step(phase)
-    return clock.finish()
+    workload = record_build(recording, build)
+    found.cold = step(COLD)
+    return workload, found.cold if order.max_samples == 0 else step(WARM)
 
 
-@contextmanager
-def _recording(device: torch.device) -> Iterator[Recording]:
-    if device.type == "cuda":
-        with record_cuda_allocations(device) as cuda:
-            yield cuda
-    else:
-        with record_cpu_allocations() as cpu:
-            yield cpu
+def _time_steps(
+    workload: Workload, device: torch.device, order: WorkOrder, last: StepSample, found: _Findings
+) -> None:
+    """Warm up, then time steps until the sampling time is over or there are enough.
+
+    ``last`` is the step before; a slow workload is warmed up no further, since two of its steps
+    have run already.
+    """
+    clock = StepClock(device)
+    n_warmup = n_warmup_steps(order.sample_time_s, last.total_ms)
+    for _ in range(n_warmup):
+        workload.step(clock.phase)
+        clock.finish()
+    found.n_before += n_warmup
+    steps: list[StepSample] = []
+    began = time.monotonic()
+    while len(steps) < order.max_samples:
+        if len(steps) >= order.min_samples and time.monotonic() - began >= order.sample_time_s:
+            break
+        workload.step(clock.phase)
+        steps.append(clock.finish())
+    found.timed = tuple(steps)
 
 
-@contextmanager
-def _unmeasured(name: Phase) -> Iterator[None]:
-    yield
-
-
-def _start_nvml(device: torch.device, found: _Found) -> NvmlSampler | None:
+def _start_nvml(device: torch.device, found: _Findings) -> NvmlSampler | None:
     """Return a running sampler for a CUDA device; why there is none goes into the settings."""
     if device.type != "cuda":
         return None
@@ -282,37 +235,32 @@ def _start_nvml(device: torch.device, found: _Found) -> NvmlSampler | None:
     return sampler
 
 
-def _sample(sampler: NvmlSampler | None) -> None:
-    if sampler is not None:
-        sampler.sample()
-
-
-def _outcome(error: Exception, device: torch.device, found: _Found) -> tuple[Outcome, str]:
+def _outcome(error: Exception, device: torch.device, found: _Findings) -> tuple[Outcome, str]:
     text = " ".join(str(error).split()) or type(error).__name__
     ran_out = is_out_of_memory(error, device_kind(device.type))
     if ran_out is None:
-        return Outcome.ERROR, _short(f"{type(error).__name__}: {text}")
+        return Outcome.ERROR, _shortened(f"{type(error).__name__}: {text}")
     limit = f" (within {found.limit.why})" if found.limit is not None else ""
     # What torch puts before it is the place in its own source.
     text = text.rpartition("err == 0. ")[2]
-    return Outcome(ran_out), _short(text) + limit
+    return Outcome(ran_out), _shortened(text) + limit
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= _MESSAGE_LENGTH else text[: _MESSAGE_LENGTH - 1] + "…"
 
 
-def _timing(order: WorkOrder, found: _Found, matmul: float | None) -> Timing | None:
+def _timing(order: WorkOrder, found: _Findings, matmul: float | None) -> Timing | None:
     """Return the record's times; None where not even the cold step ended."""
     if found.cold is None:
         return None
-    timed = found.timed
+    step_ms = median(step.total_ms for step in found.timed) if found.timed else None
     return Timing(
         build_ms=found.build_ms,
         cold=found.cold,
-        warm=() if timed is None else timed.steps,
-        n_warmup=0 if timed is None else timed.n_before,
-        tokens_per_second=(None if timed is None else order.case.tokens / timed.median_ms * 1e3),
+        warm=found.timed,
+        n_warmup=found.n_before if found.timed else 0,
+        tokens_per_second=None if step_ms is None else order.case.tokens / step_ms * 1e3,
         flops=found.flops,
         matmul_flops_per_second=matmul,
     )

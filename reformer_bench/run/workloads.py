@@ -6,83 +6,49 @@ step runs on fake tensors.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from reformer_bench.measure.fake.recording import HOST
+from reformer_bench.measure.profile import PhaseContext
 from reformer_bench.model import ReformerLM, attention_layer
+from reformer_bench.model.attention.common import AttentionSettings
+from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.peers.adapter import PeerModel
 from reformer_bench.peers.huggingface import load_checkpoint
 from reformer_bench.peers.huggingface_config import differences, read_config
 from reformer_bench.peers.reformer_pytorch_lm import ReformerPytorchLM
 from reformer_bench.peers.transformers_lm import TransformersLM
 from reformer_bench.schema.case import Case
-from reformer_bench.schema.record import Phase
-
-PhaseContext = Callable[[Phase], AbstractContextManager[object]]
+from reformer_bench.schema.model import Attention, LshKernel, ModelConfig
 
 
-class Workload(Protocol):
-    """A step of a case, and the tensors by which its memory is told apart."""
+class Workload:
+    """A module, and a step in which a case uses it.
 
-    settings: dict[str, str]
-    module: nn.Module
-
-    def step(self, phase: PhaseContext) -> None:
-        """Run one step; ``phase(name)`` is entered around each of its phases."""
-
-    def parameters(self) -> Iterable[Tensor]:
-        """Return what is learned."""
-
-    def gradients(self) -> Iterable[Tensor]:
-        """Return the gradients that parameters hold now."""
-
-    def optimizer_state(self) -> Iterable[Tensor]:
-        """Return what the optimizer holds now."""
-
-
-class _ModuleWorkload:
-    """What the three workloads share: a module, and who owns which tensor."""
+    ``settings`` say how the implementation was set.
+    """
 
     def __init__(self, module: nn.Module, settings: dict[str, str]) -> None:
         self.module = module
         self.settings = settings
-        self.optimizer: torch.optim.Optimizer | None = None
 
-    def parameters(self) -> Iterable[Tensor]:
-        """Return what is learned."""
-        return list(self.module.parameters())
-
-    def gradients(self) -> Iterable[Tensor]:
-        """Return the gradients that parameters hold now."""
-        return [p.grad for p in self.module.parameters() if p.grad is not None]
-
-    def optimizer_state(self) -> Iterable[Tensor]:
-        """Return what the optimizer holds now."""
-        if self.optimizer is None:
-            return []
-        return [
-            value
-            for state in self.optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        ]
+    def step(self, phase: PhaseContext) -> None:
+        """Run one step; ``phase(name)`` is entered around each of its phases."""
+        raise NotImplementedError
 
 
-class TrainStep(_ModuleWorkload):
+class TrainStep(Workload):
     """A training step: forward with the loss, backward, optimizer step."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
-        model = _language_model(case, device, host).train()
-        super().__init__(model, _told(case, model))
-        self._model = model
+        self._model = _language_model(case, device, host).train()
+        super().__init__(self._model, _language_model_settings(case, self._model))
         self._tokens_BL, self._targets_BL = _tokens(case, device)
-        self.optimizer = _optimizer(case, model)
+        self._optimizer = _optimizer(case, self._model)
 
     def step(self, phase: PhaseContext) -> None:
         """Run forward, backward and optimizer; gradients are dropped at the end."""
@@ -91,22 +57,21 @@ class TrainStep(_ModuleWorkload):
         with phase("backward"):
             loss.backward()
             del loss
-        if self.optimizer is None:
+        if self._optimizer is None:
             self._model.zero_grad(set_to_none=True)
         else:
             with phase("optimizer"):
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                self._optimizer.step()
+                self._optimizer.zero_grad(set_to_none=True)
         _check_streams(self._model)
 
 
-class Forward(_ModuleWorkload):
+class Forward(Workload):
     """The loss, computed without gradients."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
-        model = _language_model(case, device, host).eval()
-        super().__init__(model, _told(case, model))
-        self._model = model
+        self._model = _language_model(case, device, host).eval()
+        super().__init__(self._model, _language_model_settings(case, self._model))
         self._tokens_BL, self._targets_BL = _tokens(case, device)
 
     def step(self, phase: PhaseContext) -> None:
@@ -116,12 +81,13 @@ class Forward(_ModuleWorkload):
         _check_streams(self._model)
 
 
-class AttentionLayer(_ModuleWorkload):
+class AttentionLayer(Workload):
     """One attention sublayer, forward and backward, on random input of its parameters' dtype."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
         layer = attention_layer(case.model).to(device).train()
-        super().__init__(layer, _settings(layer))
+        settings = getattr(layer, "settings", None)
+        super().__init__(layer, settings() if callable(settings) else {})
         generator = torch.Generator().manual_seed(case.seed)
         shape_BLD = (case.batch, case.length, case.model.d_model)
         dtype = next(layer.parameters()).dtype
@@ -152,12 +118,43 @@ def build_workload(case: Case, device: torch.device, host: torch.device | None =
             f"workload = 'attention' needs implementation = 'native', not {case.implementation!r}"
         )
     torch.manual_seed(case.seed)
-    kinds: dict[str, Callable[[Case, torch.device, torch.device | None], Workload]] = {
-        "train_step": TrainStep,
-        "forward": Forward,
-        "attention": AttentionLayer,
+    return _WORKLOADS[case.workload](case, device, host)
+
+
+_WORKLOADS: dict[str, Callable[[Case, torch.device, torch.device | None], Workload]] = {
+    "train_step": TrainStep,
+    "forward": Forward,
+    "attention": AttentionLayer,
+}
+
+
+def build_fake_workload(case: Case) -> Workload:
+    """Build the workload of a case on fake tensors, inside a fake recording of its kind of device.
+
+    On CUDA, offloaded parameters lie in the host's memory, and the kernel is the one that a GPU
+    would take.
+    """
+    here = torch.device("cpu")
+    if case.device_kind == "cpu":
+        return build_workload(case, here)
+    if case.model.lsh_kernel is LshKernel.AUTO:
+        model = case.model.model_copy(update={"lsh_kernel": _kernel_on_cuda(case.model)})
+        case = case.model_copy(update={"model": model})
+    if case.model.parameter_offload == "none":
+        return build_workload(case, here)
+    with HOST:
+        return build_workload(case, here, host=HOST)
+
+
+def _kernel_on_cuda(model: ModelConfig) -> LshKernel:
+    """Return what ``auto`` becomes on CUDA; where layers differ, the kernel that takes more."""
+    dtype = getattr(torch, model.dtype)
+    kernels = {
+        chosen_kernel(AttentionSettings.of(model, layer), torch.device("cuda"), dtype)[0]
+        for layer in range(model.n_layers)
+        if model.kind(layer) in (Attention.LSH, Attention.LOCAL)
     }
-    return kinds[case.workload](case, device, host)
+    return LshKernel.TRITON if kernels == {LshKernel.TRITON} else LshKernel.EAGER
 
 
 def _language_model(
@@ -166,26 +163,25 @@ def _language_model(
     """Return the case's model, by whose code it is."""
     match case.implementation:
         case "native":
-            return _native_model(case).place(device, host=host)
+            model = (
+                ReformerLM(case.model)
+                if case.checkpoint is None
+                else load_checkpoint(Path(case.checkpoint), case.model)
+            )
+            return model.place(device, host=host)
         case "reformer-pytorch":
             return ReformerPytorchLM(case.model, case.length).to(device)
         case "transformers":
             return TransformersLM(case.model, case.length).to(device)
 
 
-def _told(case: Case, model: ReformerLM | PeerModel) -> dict[str, str]:
+def _language_model_settings(case: Case, model: ReformerLM | PeerModel) -> dict[str, str]:
     """Return the model's settings, and what a checkpoint's own model does otherwise in training."""
     settings = model.settings()
     if case.checkpoint is None:
         return settings
     lost = differences(read_config(Path(case.checkpoint)))
     return {**settings, "library": "a converted checkpoint", "mismatches": "; ".join(lost)}
-
-
-def _native_model(case: Case) -> ReformerLM:
-    if case.checkpoint is None:
-        return ReformerLM(case.model)
-    return load_checkpoint(Path(case.checkpoint), case.model)
 
 
 def _tokens(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -197,21 +193,16 @@ def _tokens(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer | None:
-    makers: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None] = {
-        "adam": functools.partial(torch.optim.Adam, lr=1e-4),
-        "adafactor": torch.optim.Adafactor,
-        "none": None,
-    }
-    maker = makers[case.optimizer]
-    return None if maker is None else maker(model.parameters())
+    match case.optimizer:
+        case "adam":
+            return torch.optim.Adam(model.parameters(), lr=1e-4)
+        case "adafactor":
+            return torch.optim.Adafactor(model.parameters())
+        case "none":
+            return None
 
 
 def _check_streams(model: ReformerLM | PeerModel) -> None:
     """After the phases, which must not wait for the host: was the step's result a true one?"""
     if isinstance(model, ReformerLM):
         model.check_streams()
-
-
-def _settings(layer: nn.Module) -> dict[str, str]:
-    settings = getattr(layer, "settings", None)
-    return settings() if callable(settings) else {}

@@ -6,11 +6,11 @@ Memory is in bytes, time in milliseconds. What was not measured is None, never z
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from statistics import median
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -407,30 +407,58 @@ class Record(_Frozen):
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What was found out about one case without running it."""
+class Prediction:
+    """What a step will take on a device, worked out without that device."""
 
-    memory: AllocatorMemory | None = None
-    flops: int | None = None
-    problem: str | None = None
-    """Why nothing was found out; None where something was."""
-    places: dict[str, dict[str, int]] | None = None
-    """Bytes at the peak, by part of the model and then by kind of memory."""
+    # Kept predictions may have fields of another version.
+    __pydantic_config__: ClassVar = ConfigDict(extra="ignore")
+
+    memory: AllocatorMemory
+    """The peaks of each phase, in bytes: of the first step (cold) and of a later one (warm)."""
+    flops: int
+    """How many FLOPs the matrix products and attention kernels of one step take."""
+    places: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What is alive at the later step's peak, in bytes, by part of the model (a module's name) and
+    then by kind of memory."""
 
     @property
-    def peak_bytes(self) -> int | None:
-        """The allocator's peak."""
-        return None if self.memory is None else self.memory.peak_allocated_bytes
+    def peak_bytes(self) -> int:
+        """The highest number of bytes that the allocator has given out at once."""
+        return self.memory.peak_allocated_bytes
+
+    @property
+    def phases(self) -> tuple[PhasePeak, ...]:
+        """The peak of each phase of the later step."""
+        return self.memory.warm
+
+    @property
+    def breakdown(self) -> Breakdown:
+        """What the peak is made of, in bytes: parameters, gradients, optimizer state and so on."""
+        assert self.memory.breakdown is not None
+        return self.memory.breakdown
 
     def added_to(self, memory: Memory) -> Memory:
-        """Return a record's memory, with what was predicted for it beside it."""
+        """Return a record's memory with what was predicted for it."""
         return memory.model_copy(
             update={"predicted_peak_bytes": self.peak_bytes, "predicted_places": self.places}
         )
 
 
-Predictions = Mapping[str, Predicted]
-"""What was predicted for each case, by the case's id."""
+@dataclass(frozen=True)
+class NotPredicted:
+    """Stands where a case's prediction would, and says why there is none."""
+
+    problem: str
+    peak_bytes: ClassVar[None] = None
+    flops: ClassVar[None] = None
+
+    def added_to(self, memory: Memory) -> Memory:
+        """Return a record's memory as it is."""
+        return memory
+
+
+Predictions = Mapping[str, Prediction | NotPredicted]
+"""By case id."""
 
 
 def utc_now() -> str:

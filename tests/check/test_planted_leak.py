@@ -12,7 +12,7 @@ from reformer_bench.check.words import message
 from reformer_bench.cli.main import main
 from reformer_bench.run import entry, predict
 from reformer_bench.run.executors.local import LocalExecutor
-from reformer_bench.run.predictions import predicted_record
+from reformer_bench.run.predict import predicted_record
 from reformer_bench.schema.baseline import baseline_of
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Record

@@ -8,8 +8,12 @@ from torch import nn
 
 import reformer_bench
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
-from reformer_bench.measure.fake.errors import NotPredictableError
+from reformer_bench.measure.fake.recording import NotPredictableError
+from reformer_bench.run.predict import predict_case
+from reformer_bench.run.workloads import build_fake_workload
+from reformer_bench.schema.devices import DEVICE_PROFILES
 from reformer_bench.schema.errors import InputError
+from tests.run.builders import case
 
 
 def build() -> nn.Module:
@@ -43,7 +47,7 @@ def test_any_module_is_predicted_to_the_byte_with_its_parts():
             module = build()
         for step in (0, 1):
             training(module, lambda name, step=step: recording.phase(name, step))
-    measured = recording.allocator_memory(0, 1)
+    measured = recording.allocator_memory()
     assert [p.allocated_bytes for p in found.memory.cold + found.memory.warm] == [
         p.allocated_bytes for p in measured.cold + measured.warm
     ]
@@ -51,8 +55,38 @@ def test_any_module_is_predicted_to_the_byte_with_its_parts():
     assert found.breakdown.parameters_bytes == parameters
     assert found.breakdown.optimizer_bytes >= 2 * parameters
     assert found.flops == 2 * 128 * 64 * 256 * 5
-    assert sum(found.places.values()) == found.breakdown.total_bytes
-    assert {place for place, _ in found.places} >= {"", "0"}
+    alive = [size for kinds in found.places.values() for size in kinds.values()]
+    assert sum(alive) == found.breakdown.total_bytes
+    assert found.places.keys() >= {"", "0"}
+
+
+def test_the_name_of_a_device_profile_predicts_what_its_case_is_predicted_to_take():
+    asked = case("transformer", length=64, model={"max_length": 128}, device="cuda")
+
+    def step(module, phase) -> None:
+        workload = workloads[module]
+        workload.step(phase)
+
+    workloads = {}
+
+    def module_of_case() -> nn.Module:
+        workload = build_fake_workload(asked)
+        workloads[workload.module] = workload
+        return workload.module
+
+    for name in ("a100-40", "h100-80"):
+        found = reformer_bench.predict(module_of_case, step, device=name)
+        of_case = predict_case(asked, profile=DEVICE_PROFILES[name], follow_all=True)
+        assert found.memory == of_case.memory
+        assert found.flops == of_case.flops
+    assert reformer_bench.predict(build, Training(), device="cpu") == reformer_bench.predict(
+        build, Training()
+    )
+
+
+def test_a_device_that_does_not_exist_is_an_error_that_names_those_that_do():
+    with pytest.raises(InputError, match=r"'a100-41' .*did you mean 'a100-40'.*allowed: a100-40"):
+        reformer_bench.predict(build, Training(), device="a100-41")
 
 
 def reads_a_value(module, phase) -> None:

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from reformer_bench.measure.timeline import (
     LABEL_KINDS,
-    Label,
     PhaseInterval,
+    StorageLabel,
     Timeline,
-    allocator_memory,
 )
 from reformer_bench.schema.record import PHASES
 
@@ -31,7 +30,7 @@ def timelines(draw: st.DrawFn) -> Timeline:
         for name, a, b, step in draw(st.lists(spans, max_size=5))
     ]
     labels = draw(
-        st.lists(st.builds(Label, st.sampled_from(LABEL_KINDS), times, st.integers(1, 4)))
+        st.lists(st.builds(StorageLabel, st.sampled_from(LABEL_KINDS), times, st.integers(1, 4)))
     )
     return Timeline.from_events(events, phases, labels)
 
@@ -129,7 +128,7 @@ def test_a_phase_counts_what_was_alive_before_it() -> None:
 
 def test_a_label_stays_with_the_allocation_when_its_address_is_used_again() -> None:
     timeline = Timeline.from_events(
-        [(1, 10, 100), (3, 10, -100), (4, 10, 300)], labels=[Label("parameters", 2, 10)]
+        [(1, 10, 100), (3, 10, -100), (4, 10, 300)], labels=[StorageLabel("parameters", 2, 10)]
     )
     found = timeline.breakdown(timeline.peak())
     assert (found.parameters_bytes, found.temporaries_bytes) == (0, 300)
@@ -137,7 +136,7 @@ def test_a_label_stays_with_the_allocation_when_its_address_is_used_again() -> N
 
 def test_a_label_put_late_holds_from_the_allocation_on() -> None:
     events = [(1, 10, 100), (2, 11, 50), (3, 11, -50)]
-    timeline = Timeline.from_events(events, labels=[Label("gradients", 4, 10)])
+    timeline = Timeline.from_events(events, labels=[StorageLabel("gradients", 4, 10)])
     assert timeline.peak().event == 1
     assert timeline.breakdown(timeline.peak()).gradients_bytes == 100
 
@@ -156,15 +155,14 @@ def test_an_empty_timeline_has_a_peak_of_nothing() -> None:
     timeline = Timeline.from_events([], [PhaseInterval("forward", 1, 2)])
     assert timeline.peak().allocated_bytes == 0
     assert timeline.breakdown(timeline.peak()).total_bytes == 0
-    assert allocator_memory(Timeline.from_events([]), "fake-tensor") is None
+    assert Timeline.from_events([]).memory("fake-tensor") is None
 
 
 def test_memory_of_a_record_has_the_breakdown_of_the_warm_step_where_there_is_one() -> None:
     events = [(1, 10, 100), (11, 11, 40), (12, 11, -40), (21, 12, 5), (22, 12, -5)]
     phases = [PhaseInterval("backward", 10, 20, 0), PhaseInterval("forward", 20, 30, 1)]
-    timeline = Timeline.from_events(events, phases)
-    warm = allocator_memory(timeline, "fake-tensor", 0, 1)
-    cold = allocator_memory(timeline, "fake-tensor", 0, 2)
+    warm = Timeline.from_events(events, phases).memory("fake-tensor")
+    cold = Timeline.from_events(events, phases[:1]).memory("fake-tensor")
     assert warm is not None
     assert warm.breakdown is not None
     assert cold is not None
@@ -193,7 +191,9 @@ def test_a_million_events_and_thousands_of_labels_balance() -> None:
     events = np.empty((2 * n, 3), dtype=np.int64)
     events[0::2] = np.stack([np.arange(n) * 2, address, np.full(n, 64)], axis=1)
     events[1::2] = np.stack([np.arange(n) * 2 + 1, address, np.full(n, -64)], axis=1)
-    labels = tuple(Label("parameters", int(t), int(address[t // 2])) for t in range(0, 20_000, 4))
+    labels = tuple(
+        StorageLabel("parameters", int(t), int(address[t // 2])) for t in range(0, 20_000, 4)
+    )
     timeline = Timeline(
         events[:, 0], events[:, 1], events[:, 2], (PhaseInterval("forward", 0, 2 * n),), labels
     )

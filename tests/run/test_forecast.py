@@ -3,9 +3,9 @@
 import pytest
 
 from reformer_bench.run.decide import Forecast
-from reformer_bench.schema.record import Load, Outcome, Predicted
+from reformer_bench.schema.record import Load, Outcome
 from reformer_bench.schema.suite import DeviceTable
-from tests.run.builders import case, record
+from tests.run.builders import case, prediction, record
 
 # One sample, no warm-up, no step for counting: a case is three steps.
 LIMITS = DeviceTable(max_samples=1, sample_time_s=0.1)
@@ -18,7 +18,7 @@ def ended(variant: str, length: int, step_ms: float, *, busy: bool = False):
 
 
 def operations(*cases, power: float = 1.0):
-    return {one.id: Predicted(flops=round(1e6 * one.length**power)) for one in cases}
+    return {one.id: prediction(flops=round(1e6 * one.length**power)) for one in cases}
 
 
 def forecast(records, *, power: float | None = None, extra=()):

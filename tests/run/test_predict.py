@@ -1,18 +1,23 @@
-"""Predicted cases: equal to what the CPU's allocator measures, and the same however followed."""
+"""Predictions are what the CPU's allocator measures; in a run, what doesn't fit isn't started."""
 
 import pytest
 
 from reformer_bench.model import ReformerLM
 from reformer_bench.run.longest import longest_that_fits
-from reformer_bench.run.predict import predict_case
+from reformer_bench.run.predict import predict_all, predict_case, predicted_record
+from reformer_bench.run.session import Session
 from reformer_bench.run.validate import compare, random_cases
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.model import PRESETS, preset
+from reformer_bench.schema.record import NotPredicted, Outcome
+from reformer_bench.schema.suite import DeviceTable
+from reformer_bench.store import RunInfo, RunWriter
+from tests.run.builders import case, environment, prediction, record, suite
 
 SMALL = {"d_model": 24, "d_ff": 96, "n_heads": 2, "n_layers": 2, "chunk_length": 16}
 
 
-def case(name: str, workload: str = "train_step", length: int = 331, **changes) -> Case:
+def asked(name: str, workload: str = "train_step", length: int = 331, **changes) -> Case:
     optimizer = changes.pop("optimizer", "adam") if workload == "train_step" else "none"
     model = preset(name, **{**SMALL, "max_length": 2**20, **changes})
     return Case(
@@ -28,7 +33,7 @@ def case(name: str, workload: str = "train_step", length: int = 331, **changes) 
 @pytest.mark.parametrize("workload", ["train_step", "forward", "attention"])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_predicted_to_the_byte(name, workload):
-    found = compare(case(name, workload))
+    found = compare(asked(name, workload))
     assert [p.allocated_bytes for p in found.predicted.cold + found.predicted.warm] == [
         p.allocated_bytes for p in found.measured.cold + found.measured.warm
     ]
@@ -38,7 +43,7 @@ def test_every_preset_is_predicted_to_the_byte(name, workload):
 @pytest.mark.parametrize("optimizer", ["adam", "adafactor"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dtypes_and_optimizers_are_predicted_to_the_byte(dtype, optimizer):
-    found = compare(case("reformer", dtype=dtype, optimizer=optimizer, dropout=0.1))
+    found = compare(asked("reformer", dtype=dtype, optimizer=optimizer, dropout=0.1))
     assert found.error_bytes == 0
 
 
@@ -46,7 +51,7 @@ def test_dtypes_and_optimizers_are_predicted_to_the_byte(dtype, optimizer):
 def test_offloaded_parameters_their_gradients_and_state_are_not_on_a_gpu(residual):
     predicted = {
         (offload, n_layers): predict_case(
-            case("reformer", residual=residual, parameter_offload=offload, n_layers=n_layers)
+            asked("reformer", residual=residual, parameter_offload=offload, n_layers=n_layers)
             .model_copy(update={"device": "cuda"})
         ).memory
         for offload in ("none", "cpu")
@@ -72,7 +77,7 @@ def test_products_inside_the_fused_kernel_are_counted(workload):
     sizes = {"d_model": 32, "n_heads": 2, "chunk_length": 16, "n_hashes": 4, "ff_chunks": 1}
     flops = {
         (kernel, n_hashes): predict_case(
-            case("reformer", workload, 512, lsh_kernel=kernel, **{**sizes, "n_hashes": n_hashes})
+            asked("reformer", workload, 512, lsh_kernel=kernel, **{**sizes, "n_hashes": n_hashes})
             .model_copy(update={"device": "cuda"})
         ).flops
         for kernel in ("eager", "triton")
@@ -84,7 +89,7 @@ def test_products_inside_the_fused_kernel_are_counted(workload):
 
 
 def test_buffers_of_each_thread_are_counted():
-    found = [compare(case("flash-transformer", "attention"), n_threads=n) for n in (1, 2)]
+    found = [compare(asked("flash-transformer", "attention"), n_threads=n) for n in (1, 2)]
     assert [f.error_bytes for f in found] == [0, 0]
     assert found[1].predicted.peak_allocated_bytes > found[0].predicted.peak_allocated_bytes
 
@@ -101,7 +106,7 @@ def test_the_same_seed_draws_the_same_cases():
 @pytest.mark.parametrize("attention", ["lsh", "local", "memory_efficient"], ids=lambda name: name)
 @pytest.mark.parametrize("residual", ["reversible", "standard"])
 def test_following_repeated_work_once_changes_nothing(attention, residual):
-    one = case(
+    one = asked(
         "reformer", length=97, attention=attention, residual=residual, ff_chunks=3, loss_chunks=2
     )
     once, each = predict_case(one), predict_case(one, follow_all=True)
@@ -110,12 +115,12 @@ def test_following_repeated_work_once_changes_nothing(attention, residual):
 
 
 def test_a_million_tokens_of_full_attention_are_terabytes():
-    assert predict_case(case("transformer", length=2**20)).peak_bytes > 2**42
+    assert predict_case(asked("transformer", length=2**20)).peak_bytes > 2**42
 
 
 def test_cuda_counts_blocks_and_the_workspace():
-    on_cuda = case("flash-transformer").model_copy(update={"device": "cuda"})
-    on_cpu = predict_case(case("flash-transformer"))
+    on_cuda = asked("flash-transformer").model_copy(update={"device": "cuda"})
+    on_cpu = predict_case(asked("flash-transformer"))
     assert predict_case(on_cuda).peak_bytes > on_cpu.memory.warm[0].allocated_bytes + 8_000_000
 
 
@@ -139,3 +144,113 @@ def test_the_longest_that_fits_is_found_in_few_steps(peak, budget, expected):
     assert expected * (1 - 1 / 200) - 64 <= found.length <= expected
     assert found.n_predictions <= 12
     assert found.too_long is None or peak(found.too_long) > budget
+
+
+MIB = 2**20
+
+
+class Started:
+    """An executor that keeps what it was asked to run; every case ends well."""
+
+    def __init__(self) -> None:
+        self.cases = []
+
+    def run(self, orders):
+        for order in orders:
+            self.cases.append(order.case)
+            yield record(order.case)
+
+    def describe(self, device):
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def writer(tmp_path):
+    info = RunInfo(
+        suite=suite(), device="cpu", started_at="2026-01-01T00:00:00Z", environment=environment()
+    )
+    with RunWriter(tmp_path / "run", info) as writer:
+        yield writer
+
+
+def run(writer, cases, predictions, **options):
+    executor = Started()
+    session = Session(
+        executor, writer, cases, DeviceTable(), environment(), predictions=predictions, **options
+    )
+    return executor.cases, session.run()
+
+
+def test_a_case_predicted_over_the_budget_is_not_started_and_says_how_much(writer):
+    cases = [case(length=n) for n in (32, 64, 128)]
+    predictions = {c.id: prediction(c.length * MIB) for c in cases}
+    started, records = run(writer, cases, predictions, memory_budget_bytes=64 * MIB)
+    # At the budget exactly, it fits.
+    assert started == cases[:2]
+    assert records[2].outcome is Outcome.OVER_BUDGET
+    assert records[2].message == (
+        "not started: predicted to take 128 MiB, more than the 64 MiB available"
+    )
+    assert [r.memory.predicted_peak_bytes for r in records] == [n * MIB for n in (32, 64, 128)]
+
+
+def test_without_a_budget_the_device_is_the_budget(writer):
+    one = case()
+    session = Session(
+        Started(),
+        writer,
+        [one],
+        DeviceTable(),
+        environment(device_memory_bytes=MIB),
+        predictions={one.id: prediction(MIB + 1)},
+    )
+    (found,) = session.run()
+    assert found.outcome is Outcome.OVER_BUDGET
+
+
+def test_a_case_that_is_not_started_for_another_reason_has_its_prediction_too(writer):
+    one = case()
+    limits = DeviceTable(total_time_s=1.0)
+    session = Session(
+        Started(), writer, [one], limits, environment(), predictions={one.id: prediction(5)},
+        spent_s=2.0,
+    )  # fmt: skip
+    (found,) = session.run()
+    assert found.outcome is Outcome.TIMEOUT
+    assert found.memory.predicted_peak_bytes == 5
+
+
+def test_a_case_that_can_not_be_predicted_is_started(writer):
+    one = case()
+    started, (found,) = run(writer, [one], {one.id: NotPredicted("no")}, memory_budget_bytes=1)
+    assert started == [one]
+    assert found.memory.predicted_peak_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("given", "budget", "outcome"),
+    [
+        (prediction(MIB), MIB, Outcome.OK),
+        (prediction(MIB), MIB - 1, Outcome.OVER_BUDGET),
+        (prediction(MIB), None, Outcome.OK),
+        (NotPredicted("reads a value"), None, Outcome.ERROR),
+    ],
+    ids=["fits exactly", "one byte too many", "no budget", "not predictable"],
+)
+def test_a_record_of_a_prediction_has_an_outcome(given, budget, outcome):
+    found = predicted_record(case(), given, environment(), budget)
+    assert found.outcome is outcome
+    assert found.timing is None
+    assert (found.message is None) is (outcome is Outcome.OK)
+
+
+def test_workers_predict_each_case_under_its_own_id():
+    cases = [case(length=n) for n in range(16, 25)]
+    found = predict_all(cases)
+    assert set(found) == {c.id for c in cases}
+    peaks = [found[c.id].peak_bytes for c in cases]
+    assert None not in peaks
+    assert peaks[0] < peaks[-1]

@@ -8,10 +8,10 @@ import pytest
 from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.session import Progress, Session
 from reformer_bench.schema.case import Case
-from reformer_bench.schema.record import Load, Outcome, Predicted, Record
+from reformer_bench.schema.record import Load, Outcome, Record
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunInfo, RunWriter, load_run
-from tests.run.builders import case, environment, record, suite
+from tests.run.builders import case, environment, prediction, record, suite
 
 
 class Played:
@@ -247,7 +247,7 @@ def test_a_limit_far_beyond_what_others_speed_says_is_doubted(writer):
     """The other model has shown a speed at which the case is done in no time."""
     executor = disturbed_first(1, busy=False)
     asked = [case("transformer", length=16), *cases(32, 64)]
-    known = {one.id: Predicted(flops=10**6 * one.length) for one in asked}
+    known = {one.id: prediction(flops=10**6 * one.length) for one in asked}
     records = session(executor, writer, asked, predictions=known).run()
     assert executor.started.count(("reformer", 32)) == 2
     assert {r.outcome for r in records} == {Outcome.OK}
@@ -294,7 +294,7 @@ def test_the_time_left_is_near_the_time_it_takes(writer, monkeypatch):
     power = {"reformer": 1.0, "transformer": 1.6}
     speed = {"reformer": 2.0, "transformer": 3.0}
     asked = cases(1024, 2048, 4096, 8192, 16384)
-    known = {one.id: Predicted(flops=int(10 * one.length ** power[one.variant])) for one in asked}
+    known = {one.id: prediction(flops=int(10 * one.length ** power[one.variant])) for one in asked}
 
     def play(of: Case) -> Record:
         step_ms = known[of.id].flops / speed[of.variant] / 1e3

@@ -28,8 +28,7 @@ Holders = tuple[int, int, int]
 
 
 def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tensor] | None:
-    """Return, for the operands of an addition, into which autograd would add what, if it would at
-    all.
+    """Return into which operand of an addition autograd would add the other; None: into neither.
 
     ``single`` are the holders of a gradient that only autograd holds. It is to be called by
     ``__torch_dispatch__`` itself, with that method's own arguments.
@@ -43,7 +42,7 @@ def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tenso
 
 
 def _called_by_engine() -> bool:
-    """Whether autograd itself, and no Python code, has called the operator."""
+    """Say whether autograd itself, and no Python code, has called the operator."""
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_WRAPPERS):
         frame = frame.f_back if frame is not None else None

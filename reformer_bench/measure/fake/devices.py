@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from reformer_bench.measure.fake.ledger import exactly
-from reformer_bench.measure.fake.operators_cpu import hidden_on_cpu
-from reformer_bench.measure.fake.operators_cuda import hidden_on_cuda
+from reformer_bench.measure.fake.operators_cpu import internal_bytes_on_cpu
+from reformer_bench.measure.fake.operators_cuda import internal_bytes_on_cuda
+from reformer_bench.schema.case import DeviceKind
+from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES
 
 _CUDA_BLOCK_BYTES = 512
 """kMinBlockSize of CUDACachingAllocator: every allocation is a multiple of it."""
@@ -16,24 +17,32 @@ _CUDA_BLOCK_BYTES = 512
 
 @dataclass(frozen=True)
 class DeviceModel:
-    """What a device's allocator takes for a request, and what operators hold out of sight."""
+    """What a device's allocator takes for a request, and what operators hold inside."""
 
-    kind: Literal["cpu", "cuda"]
-    rounded: Callable[[int], int]
-    hidden: Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], int]
-    wraps_numbers: bool
+    kind: DeviceKind
+    taken_bytes: Callable[[int], int]
+    """From the bytes asked of the allocator to the bytes that it takes."""
+    internal_bytes: Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], int]
+    """From an operator, its result and its arguments to the most bytes that it holds besides."""
+    scalars_take_memory: bool
     """Whether Python numbers become tensors in the device's memory."""
     constant_bytes: int = 0
     """What is held from the first matrix product on, for as long as the process lives."""
 
 
-def _blocks(n_bytes: int) -> int:
+def _exactly(n_bytes: int) -> int:
+    return n_bytes
+
+
+def _in_blocks(n_bytes: int) -> int:
     return -(-n_bytes // _CUDA_BLOCK_BYTES) * _CUDA_BLOCK_BYTES
 
 
-CPU = DeviceModel("cpu", exactly, hidden_on_cpu, wraps_numbers=True)
+CPU = DeviceModel("cpu", _exactly, internal_bytes_on_cpu, scalars_take_memory=True)
 
 
-def cuda(workspace_bytes: int) -> DeviceModel:
-    """Describe a CUDA device whose cuBLAS takes a workspace of that size."""
-    return DeviceModel("cuda", _blocks, hidden_on_cuda, False, workspace_bytes)
+def device_model(kind: DeviceKind, workspace_bytes: int = CUBLAS_WORKSPACE_BYTES) -> DeviceModel:
+    """Describe the CPU, or a CUDA device whose cuBLAS takes a workspace of that size."""
+    if kind == "cpu":
+        return CPU
+    return DeviceModel("cuda", _in_blocks, internal_bytes_on_cuda, False, workspace_bytes)

@@ -1,6 +1,6 @@
-"""What bfloat16 and float16 products hold out of sight: asked of the processor at hand.
+"""What bfloat16 and float16 products hold inside: asked of the processor at hand.
 
-Where a processor computes in narrow types itself, PyTorch hands their products to oneDNN, which
+Where a processor computes in half precision itself, PyTorch hands their products to oneDNN, which
 packs operands and adds up in buffers of its own. How large they are is oneDNN's choice, by shape,
 instruction set and number of threads, and nothing tells it in advance: so the product itself is
 run on a small stand-in, and the allocator's events say what it took. Buffers belong to tiles and
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
 
-NARROW = (torch.bfloat16, torch.float16)
+HALF_DTYPES = (torch.bfloat16, torch.float16)
 
 _MOST_MULTIPLICATIONS = 2**30
 """Products up to this size are run as they are, which takes milliseconds."""
@@ -49,25 +50,23 @@ def product_bytes(packet: Any, a: Tensor, b: Tensor, added: Tensor | None = None
     """Count the bytes that a product of two matrices, or of two batches of them, holds besides its
     result: oneDNN's buffers, and copies of operands that lie neither by rows nor by columns.
     """
-    if a.dtype not in NARROW or not computes_natively(a.dtype):
+    if a.dtype not in HALF_DTYPES or not computes_natively(a.dtype):
         return 0
     batch, (m, k), n = (a.shape[0] if a.dim() == 3 else 0), a.shape[-2:], b.shape[-1]
     if max(1, batch) * m * k * n <= _MOST_MULTIPLICATIONS:
-        operands = [x for x in (added, a, b) if x is not None]
-        return _product(packet, tuple(map(_laid, operands)), torch.get_num_threads())
-    copies = sum(_bytes(x) for x in (a, b) if _layout(x) == "neither")
-    by_columns = (_layout(a) == "columns", _layout(b) == "columns")
+        return _held_bytes(packet, *(x for x in (added, a, b) if x is not None))
+    copies = sum(_bytes(x) for x in (a, b) if _order(x) == "neither")
 
     def run(batch: int, m: int, k: int, n: int) -> int:
         outer = (batch,) if batch else ()
         operands = [
-            _contiguous((*outer, m, k), a.dtype, by_columns[0]),
-            _contiguous((*outer, k, n), a.dtype, by_columns[1]),
+            _Layout.ordered((*outer, m, k), a.dtype, _order(a)),
+            _Layout.ordered((*outer, k, n), a.dtype, _order(b)),
         ]
         if added is not None:
             shape = (n,) if added.dim() == 1 else (*outer, m, n)
-            operands.insert(0, _contiguous(shape, a.dtype, False))
-        return _product(packet, tuple(operands), torch.get_num_threads())
+            operands.insert(0, _Layout.ordered(shape, a.dtype, "rows"))
+        return _held_bytes(packet, *operands)
 
     return copies + _at_most(batch, m, min(k, _DEPTH), n, run)
 
@@ -90,29 +89,45 @@ def attention_bytes(
     """Count the bytes that a flash attention kernel holds beyond what ``formula`` says of its own
     buffers: those of the products inside it.
     """
-    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-    dtype = tensors[0].dtype
-    if dtype not in NARROW or not computes_natively(dtype):
+    dtype = next(x.dtype for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+    if dtype not in HALF_DTYPES or not computes_natively(dtype):
         return 0
-    numbers = [x for x in args if not isinstance(x, Tensor)]
-    names = tuple(sorted(kwargs.items(), key=lambda item: item[0]))
-    others = tuple((name, value) for name, value in names if not isinstance(value, Tensor))
-    mask = kwargs.get("attn_mask")
-    return _attention_buffers(
-        formula,
-        operator,
-        tuple(_stand_in(x) for x in args if isinstance(x, Tensor)),
-        None if mask is None else _stand_in(mask),
-        (tuple(numbers), others),
-        torch.get_num_threads(),
-    )
+    # Fewer heads and positions, the elements as far from each other.
+    most = (2, 2 * torch.get_num_threads(), _FLASH_LENGTH, _FLASH_LENGTH)
+
+    def stand_in(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        sizes = tuple(min(size, limit) for size, limit in zip(x.shape, most, strict=False))
+        return _Layout(sizes, x.stride(), x.dtype)
+
+    kept = {name: stand_in(value) for name, value in kwargs.items()}
+    return _held_bytes(operator, *map(stand_in, args), formula=formula, **kept)
 
 
-Laid = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
-"""Sizes, strides and dtype of a tensor."""
+@dataclass(frozen=True)
+class _Layout:
+    """What decides how an operator treats a tensor: sizes, strides and dtype."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def ordered(cls, sizes: tuple[int, ...], dtype: torch.dtype, order: str) -> _Layout:
+        """Return the layout without gaps, by columns or else by rows."""
+        strides = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+        if order == "columns":
+            strides[-2:] = 1, sizes[-2]
+        return cls(sizes, tuple(strides), dtype)
+
+    def tensor(self) -> Tensor:
+        """Return a tensor without values, which decide no size; untouched, it takes no memory."""
+        reach = 1 + sum((n - 1) * step for n, step in zip(self.sizes, self.strides, strict=True))
+        return torch.empty(reach, dtype=self.dtype).as_strided(self.sizes, self.strides)
 
 
-def _layout(x: Tensor) -> str:
+def _order(x: Tensor) -> str:
     """Say how the last two dimensions lie without gaps: by rows, by columns, or neither."""
     if x.is_contiguous():
         return "rows"
@@ -122,56 +137,39 @@ def _layout(x: Tensor) -> str:
     return "columns" if x.stride() == by_columns else "neither"
 
 
-@functools.cache
-def _product(packet: Any, operands: tuple[Laid, ...], threads: int) -> int:
-    """Count the bytes besides the result, by a run with that many threads."""
-    with _disable_current_modes(), torch.no_grad():
-        made = [_made(x) for x in operands]
-        return _held_besides_result(lambda: packet(*made))
+def _held_bytes(
+    operator: Any, *args: Any, formula: Callable[..., int] | None = None, **kwargs: Any
+) -> int:
+    """Count the bytes that an operator holds besides its result, beyond what a formula says of it.
+
+    Arguments are tensors, of which the layout counts, layouts, or other values that can be hashed.
+    """
+
+    def described(x: Any) -> Any:
+        return _Layout(tuple(x.shape), x.stride(), x.dtype) if isinstance(x, Tensor) else x
+
+    named = tuple((name, described(value)) for name, value in kwargs.items())
+    threads = torch.get_num_threads()
+    return _held_in_run(operator, formula, tuple(map(described, args)), named, threads)
 
 
 @functools.cache
-def _attention_buffers(
-    formula: Callable[..., int],
+def _held_in_run(
     operator: Any,
-    laid: tuple[Laid, ...],
-    laid_mask: Laid | None,
-    others: tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]],
+    formula: Callable[..., int] | None,
+    args: tuple[Any, ...],
+    kwargs: tuple[tuple[str, Any], ...],
     threads: int,
 ) -> int:
-    """Count the bytes beyond the formula's, by a run with that many threads."""
+    """Run the operator on tensors of these layouts, with that many threads."""
+
+    def made(x: Any) -> Any:
+        return x.tensor() if isinstance(x, _Layout) else x
+
     with _disable_current_modes(), torch.no_grad():
-        args = [_made(x) for x in laid] + list(others[0])
-        kwargs = dict(others[1])
-        if laid_mask is not None:
-            kwargs["attn_mask"] = _made(laid_mask)
-        held = _held_besides_result(lambda: operator(*args, **kwargs))
-        return max(0, held - formula(None, *args, **kwargs))
-
-
-def _stand_in(x: Tensor) -> Laid:
-    """Describe a tensor with fewer heads and positions, its elements as far from each other."""
-    most = (2, 2 * torch.get_num_threads(), _FLASH_LENGTH, _FLASH_LENGTH)
-    sizes = tuple(min(size, limit) for size, limit in zip(x.shape, most, strict=False))
-    return sizes, x.stride(), x.dtype
-
-
-def _contiguous(shape: tuple[int, ...], dtype: torch.dtype, by_columns: bool) -> Laid:
-    strides = [math.prod(shape[place + 1 :]) for place in range(len(shape))]
-    if by_columns:
-        strides[-2:] = 1, shape[-2]
-    return shape, tuple(strides), dtype
-
-
-def _laid(x: Tensor) -> Laid:
-    return tuple(x.shape), x.stride(), x.dtype
-
-
-def _made(laid: Laid) -> Tensor:
-    sizes, strides, dtype = laid
-    reach = 1 + sum((size - 1) * step for size, step in zip(sizes, strides, strict=True))
-    # Left as it is: values decide no size, and what is never touched takes no memory.
-    return torch.empty(reach, dtype=dtype).as_strided(sizes, strides)
+        given, named = list(map(made, args)), {name: made(value) for name, value in kwargs}
+        held = _held_besides_result(lambda: operator(*given, **named))
+        return held if formula is None else max(0, held - formula(None, *given, **named))
 
 
 def _held_besides_result(run: Callable[[], Any]) -> int:

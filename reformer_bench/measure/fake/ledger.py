@@ -1,6 +1,4 @@
-"""StorageLedger keeps the births and deaths of tensor storages, in order, as an allocator sees
-them.
-"""
+"""StorageLedger keeps the births and deaths of tensor storages, in an allocator's order."""
 
 from __future__ import annotations
 
@@ -13,24 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Rounding = Callable[[int], int]
-"""From the bytes asked of an allocator to the bytes that it takes."""
 
-
-def exactly(n_bytes: int) -> int:
-    """Return the bytes asked for, which is what the CPU allocator takes."""
-    return n_bytes
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stretch of work did to memory, where it left everything as it was."""
-
-    height_bytes: int
-    """The most that it held at once."""
-
-
-class _Death(weakref.ref):
+class _Death(weakref.ref[Any]):
     """A weak reference to a storage, which knows the birth that it ends."""
 
     __slots__ = ("key", "number", "size")
@@ -58,8 +40,9 @@ class StorageLedger:
     written the moment the last tensor of a storage goes.
     """
 
-    def __init__(self, rounding: Rounding = exactly) -> None:
-        self._rounding = rounding
+    def __init__(self, taken_bytes: Callable[[int], int]) -> None:
+        """``taken_bytes`` maps the bytes asked of the allocator to the bytes that it takes."""
+        self._taken_bytes = taken_bytes
         self.numbers = array("q")
         self.deltas = array("q")
         self.places: dict[int, str] = {}
@@ -87,21 +70,19 @@ class StorageLedger:
         if size:
             death = _Death(storage, self._end)
             death.key, death.size = key, size
-            death.number = self._born(self._rounding(size))
+            death.number = self._born(self._taken_bytes(size))
             self._alive[key] = death
         if known is not None:
             # A resized storage lives in its old memory until it is copied to the new.
             self._end(known)
 
     def number_of(self, tensor: torch.Tensor) -> int | None:
-        """Return the number of a tensor's storage; None where its birth wasn't seen, or it is
-        empty.
-        """
+        """Return the number of a tensor's storage; None where it is empty or wasn't seen born."""
         found = self._alive.get(tensor.untyped_storage()._cdata)
         return None if found is None else found.number
 
     def bump(self, n_bytes: int) -> None:
-        """Write bytes that come and go at once: what an operator works with out of sight."""
+        """Write bytes that come and go at once: what an operator holds inside."""
         if n_bytes > 0:
             self._died(self._born(n_bytes), n_bytes)
 
@@ -120,8 +101,9 @@ class StorageLedger:
             _Stretch(len(self), self._next_number, self.live_bytes, self.live_bytes)
         )
 
-    def stop(self) -> Work | None:
-        """End the stretch and return what it did, if it left all as it was; else None.
+    def stop(self) -> int | None:
+        """End the stretch and return the most bytes that it held at once, if it left all as it was;
+        else None.
 
         Its events are then written over by a single bump, which has the same peak: what comes and
         goes inside a stretch is temporary whatever its order.
@@ -138,7 +120,7 @@ class StorageLedger:
         del self.numbers[stretch.first_event :]
         del self.deltas[stretch.first_event :]
         self.bump(height)
-        return Work(height)
+        return height
 
     def close(self) -> None:
         """Write no more deaths from now on."""
@@ -173,17 +155,17 @@ class StorageLedger:
         key, number, size = death.key, death.number, death.size
         if self._alive.get(key) is death:
             del self._alive[key]
-        self._died(number, self._rounding(size))
+        self._died(number, self._taken_bytes(size))
 
 
 _aten = torch.ops.aten
 _KEEPING = frozenset({_aten.mul.Tensor, _aten.mul_.Tensor, _aten.div.Tensor, _aten.div_.Tensor})
-_METADATA = "reformer_bench.saved_number"
+_METADATA = "reformer_bench.saved_scalar"
 _BYTES = 8
 
 
-class _Saved:
-    """The tensor of one number, which dies with its node, or when the node has run."""
+class _SavedScalar:
+    """The tensor of one Python number, which dies with its node, or when the node has run."""
 
     def __init__(self, ledger: StorageLedger) -> None:
         self._ledger = ledger
@@ -197,13 +179,16 @@ class _Saved:
     __del__ = end
 
 
-class SavedNumbers:
-    """Follows the numbers of one recording."""
+class SavedScalars:
+    """Follows the Python numbers that backward nodes keep as tensors.
 
-    def __init__(self, ledger: StorageLedger, *, kept: bool) -> None:
-        """``kept``: False on devices in whose memory such tensors don't lie."""
-        self._ledger, self._kept = ledger, kept
-        self._waiting: tuple[Tensor, _Saved] | None = None
+    ``x * 2.0`` makes a tensor of the number, which the result's node holds until it has run.
+    """
+
+    def __init__(self, ledger: StorageLedger, *, in_memory: bool) -> None:
+        """``in_memory`` is False for devices in whose memory such tensors don't lie."""
+        self._ledger, self._in_memory = ledger, in_memory
+        self._waiting: tuple[Tensor, _SavedScalar] | None = None
 
     def settle(self) -> None:
         """Look for the last result's backward node: before each operator, and where work ends."""
@@ -219,10 +204,10 @@ class SavedNumbers:
 
     def after(self, operator: Any, out: Any, args: tuple[Any, ...]) -> None:
         """Note, after an operator, the number that its backward node will keep."""
-        if not self._kept or operator not in _KEEPING or len(args) != 2:
+        if not self._in_memory or operator not in _KEEPING or len(args) != 2:
             return
         if not torch.is_grad_enabled():
             return
         x, number = args
         if not isinstance(number, Tensor) and isinstance(x, Tensor) and x.requires_grad:
-            self._waiting = (out, _Saved(self._ledger))
+            self._waiting = (out, _SavedScalar(self._ledger))

@@ -1,5 +1,4 @@
-"""ShapeMemo makes results of operators on fake tensors from what the same shapes gave
-before.
+"""ShapeMemo makes results of operators on fake tensors from what the same shapes gave before.
 
 FakeTensorMode takes about 100 µs an operator, of which working out the result is the least part.
 The shapes, strides and aliases of a result follow from those of the arguments; seen once, a result
@@ -8,6 +7,7 @@ is made directly.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +75,7 @@ class ShapeMemo:
         return made[0] if kind is None else kind(made)
 
     def _view(self, operator: Any, args: tuple[Any, ...], x: Tensor) -> _Made:
-        """A view as PyTorch makes it."""
+        """Learn a view as PyTorch makes it."""
         with _disable_current_modes(), torch.no_grad():
             like = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
             view = operator(like, *args[1:])
@@ -96,7 +96,6 @@ class ShapeMemo:
 
 
 _UNKNOWN: Any = object()
-_SHAPES_ONLY: dict[Any, bool | None] = {}
 
 
 def _key(
@@ -105,9 +104,7 @@ def _key(
     """Return what decides the result's shape, and collect the tensors; None where something else
     decides it.
     """
-    if operator not in _SHAPES_ONLY:
-        _SHAPES_ONLY[operator] = _numbers_matter(operator)
-    matter = _SHAPES_ONLY[operator]
+    matter = _numbers_matter(operator)
     if matter is None:
         return None
     parts: list[Any] = [operator, torch.is_inference_mode_enabled()]
@@ -120,10 +117,9 @@ def _key(
     return tuple(parts)
 
 
+@functools.cache
 def _numbers_matter(operator: Any) -> bool | None:
-    """Whether the value of a float argument may decide shapes; None where arguments don't
-    suffice.
-    """
+    """Say whether a float argument may decide shapes; None where arguments don't suffice."""
     if operator.namespace != "aten" or any(tag in operator.tags for tag in _NOT_FIXED):
         return None
     return torch.Tag.pointwise not in operator.tags

@@ -1,7 +1,6 @@
-"""Works out which dtype an element-wise operator computes in
-(ATen/native/TypeProperties).
+"""What CPU operators of PyTorch allocate inside, as read from their source.
 
-It is written out because torch.result_type itself goes through the operators that are followed.
+B batch, H heads, L length, D head width.
 """
 
 from __future__ import annotations
@@ -12,33 +11,33 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
-from reformer_bench.measure.fake.half_precision import attention_bytes, product_bytes
+from reformer_bench.measure.fake.half_precision import HALF_DTYPES, attention_bytes, product_bytes
 
+_aten = torch.ops.aten
+_GRAIN = 32768
+"""The fewest elements that one thread takes (at::internal::GRAIN_SIZE)."""
 
-def common_dtype(operands: Sequence[Any]) -> torch.dtype:
-    """Return the dtype that tensors and Python numbers are promoted to; TypeError without
-    a tensor.
-    """
-    # Tensors with dimensions come first; scalar tensors, then numbers, only raise the category.
-    groups: list[torch.dtype | None] = [None, None, None]
-    for operand in operands:
-        if isinstance(operand, Tensor):
-            place, dtype = (0 if operand.dim() else 1), operand.dtype
-        else:
-            place, dtype = 2, _dtype_in_promotion(operand)
-        known = groups[place]
-        groups[place] = dtype if known is None else torch.promote_types(known, dtype)
-    result = groups[0]
-    for lower in groups[1:]:
-        result = _combined(result, lower)
-    if result is None:
-        raise TypeError("an operator needs an operand to have a dtype")
-    return result
+InternalBytes = Callable[..., int]
+"""A function of an operator's result and arguments: the most bytes that the operator holds beside
+them."""
 
 
-def dtype_of_number(number: Any) -> torch.dtype:
-    """Return the dtype of the scalar tensor that a Python number is wrapped in."""
+def internal_bytes_on_cpu(
+    operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> int:
+    """Return the most bytes that an operator holds on the CPU beside its results and arguments."""
+    formula = _FORMULAS.get(operator.overloadpacket)
+    return 0 if formula is None else formula(out, *args, **kwargs)
+
+
+def _bytes(tensor: Tensor, dtype: torch.dtype | None = None) -> int:
+    return int(tensor.numel() * (dtype or tensor.dtype).itemsize)
+
+
+def _dtype_of_number(number: complex) -> torch.dtype:
+    """Return the dtype of the scalar tensor that a Python number becomes."""
     if isinstance(number, bool):
         return torch.bool
     if isinstance(number, int):
@@ -46,72 +45,54 @@ def dtype_of_number(number: Any) -> torch.dtype:
     return torch.complex128 if isinstance(number, complex) else torch.float64
 
 
-def _dtype_in_promotion(number: Any) -> torch.dtype:
-    dtype = dtype_of_number(number)
-    if dtype.is_floating_point:
-        return torch.get_default_dtype()
-    return (
-        torch.promote_types(torch.get_default_dtype(), torch.complex32)
-        if dtype.is_complex
-        else dtype
-    )
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which kernels add up numbers of a dtype."""
+    return torch.float32 if dtype in HALF_DTYPES else dtype
 
 
-def _combined(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dtype | None:
-    """Return a group's dtype after one that counts less."""
-    if higher is None or lower is None:
-        return higher or lower
-    if higher.is_complex:
-        return higher
-    if higher.is_floating_point:
-        return torch.promote_types(higher, lower) if lower.is_complex else higher
-    if higher is torch.bool or lower.is_floating_point or lower.is_complex:
-        return torch.promote_types(higher, lower)
-    return higher
-
-
-_aten = torch.ops.aten
-
-Hidden = Callable[..., int]
-"""A function of an operator's result and arguments: the most bytes that the operator holds beside
-them."""
-
-
-def _bytes(tensor: Tensor, dtype: torch.dtype | None = None) -> int:
-    return tensor.numel() * (dtype or tensor.dtype).itemsize
-
-
-def _number_bytes(number: complex) -> int:
-    """Return the size of the tensor that a Python number becomes: one element of int64, double,
-    bool or complex double.
+def _contiguous_copies(*tensors: Tensor) -> int:
+    """Count the copies that kernels make of arguments that aren't contiguous
+    (``expect_contiguous``).
     """
-    return 1 if isinstance(number, bool) else 16 if isinstance(number, complex) else 8
+    return sum(_bytes(x) for x in tensors if not x.is_contiguous())
+
+
+def _common_dtype(operands: Sequence[Any]) -> torch.dtype:
+    """Return the dtype that an element-wise operator computes in (ATen/native/TypeProperties)."""
+    kind = ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT
+    return elementwise_dtypes(*operands, type_promotion_kind=kind)[1]
 
 
 def _elementwise(out: Any, *operands: Any, **_: Any) -> int:
-    """TensorIterator on the CPU: operands, and a result written in place, of another dtype than
-    the one computed in are copied to it (TensorIterator.cpp, compute_types); numbers are wrapped
-    in tensors first."""
-    common = common_dtype(operands)
-    hidden = 0
+    """Count what TensorIterator copies: operands, and a result written in place, of another dtype
+    than the one computed in (TensorIterator.cpp, compute_types); numbers are wrapped in tensors
+    first.
+    """
+    common = _common_dtype(operands)
+    total = 0
     for operand in operands:
-        if isinstance(operand, Tensor):
-            if operand.dtype != common:
-                hidden += _bytes(operand, common)
-        else:
-            hidden += _number_bytes(operand)
-            if dtype_of_number(operand) != common:
-                hidden += common.itemsize
-    return hidden
+        is_tensor = isinstance(operand, Tensor)
+        dtype = operand.dtype if is_tensor else _dtype_of_number(operand)
+        total += 0 if is_tensor else dtype.itemsize
+        if dtype != common:
+            total += (operand.numel() if is_tensor else 1) * common.itemsize
+    return total
+
+
+def _binary(out: Any, a: Any, b: Any, *_: Any, **__: Any) -> int:
+    return _elementwise(out, a, b)
 
 
 def _divide(out: Any, *operands: Any, **options: Any) -> int:
     """Count true division of integers, which computes in floats."""
-    common = common_dtype(operands)
+    common = _common_dtype(operands)
     if common.is_floating_point or options.get("rounding_mode") is not None:
         return _elementwise(out, *operands)
-    return sum(_bytes(x, out.dtype) for x in operands if isinstance(x, Tensor)) + sum(
-        _number_bytes(x) + out.dtype.itemsize for x in operands if not isinstance(x, Tensor)
+    return sum(
+        _bytes(x, out.dtype)
+        if isinstance(x, Tensor)
+        else _dtype_of_number(x).itemsize + out.dtype.itemsize
+        for x in operands
     )
 
 
@@ -125,25 +106,16 @@ def _sum(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
     elements has for each thread (TensorIteratorReduce.cpp, two_pass_reduction).
     """
     copy = _bytes(x, out.dtype) if x.dtype != out.dtype and not x.dtype.is_floating_point else 0
-    return copy + _full_reduction(out, x)
-
-
-def _full_reduction(out: Tensor, x: Tensor, n_results: int = 1) -> int:
     threads = torch.get_num_threads()
-    if out.numel() != 1 or x.numel() < _GRAIN or threads == 1:
-        return 0
-    return n_results * threads * out.dtype.itemsize
-
-
-_GRAIN = 32768
-"""The fewest elements that one thread takes (at::internal::GRAIN_SIZE)."""
+    in_two_passes = out.numel() == 1 and x.numel() >= _GRAIN and threads > 1
+    return copy + (threads * out.dtype.itemsize if in_two_passes else 0)
 
 
 def _mean(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
     """Count a sum that is divided in place by a wrapped number; of bfloat16, a float32 copy is
     summed.
     """
-    if x.dtype in (torch.bfloat16, torch.float16):
+    if x.dtype in HALF_DTYPES:
         return _bytes(x, torch.float32) + _bytes(out, torch.float32)
     return 8 + out.dtype.itemsize
 
@@ -152,74 +124,55 @@ def _logsumexp(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
     """Count the maxima, and either their magnitudes and which are infinite, or exp(x − max) of the
     whole input (ReduceOps.cpp, logsumexp_out_impl).
     """
-    infinite = _bytes(out) + out.numel() + _number_bytes(math.inf)
+    infinite = _bytes(out) + out.numel() + torch.float64.itemsize
     return _bytes(out) + max(_bytes(x), infinite)
-
-
-def _layer_norm(out: Any, x: Tensor, *_: Any) -> int:
-    return _contiguous_copies(x)
 
 
 def _layer_norm_backward(out: Any, dy: Tensor, x: Tensor, shape: list[int], *_: Any) -> int:
     """Count each thread's sums for the gradients of weight and bias (layer_norm_kernel.cpp)."""
-    width = 1
-    for size in shape:
-        width *= size
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    sums = 2 * torch.get_num_threads() * width * wide.itemsize
+    sums = 2 * torch.get_num_threads() * math.prod(shape) * _wide(x.dtype).itemsize
     return _contiguous_copies(dy, x) + sums
 
 
-def _softmax(out: Any, x: Tensor, *_: Any) -> int:
+def _copy_of_one(out: Any, x: Tensor, *_: Any) -> int:
     return _contiguous_copies(x)
 
 
-def _softmax_backward(out: Any, dy: Tensor, y: Tensor, *_: Any) -> int:
-    return _contiguous_copies(dy, y)
+def _copies_of_two(out: Any, dy: Tensor, x: Tensor, *_: Any) -> int:
+    return _contiguous_copies(dy, x)
 
 
-def _embedding_backward(out: Any, dy: Tensor, tokens: Tensor, *_: Any) -> int:
-    return _contiguous_copies(dy, tokens)
-
-
-def _contiguous_copies(*tensors: Tensor) -> int:
-    """Count the copies that kernels make of arguments that aren't contiguous
-    (``expect_contiguous``).
-    """
-    return sum(_bytes(x) for x in tensors if not x.is_contiguous())
-
-
-def _sort(out: Any, x: Tensor, *arguments: Any, **options: Any) -> int:
+def _sort(out: Any, x: Tensor, *_: Any, dim: int = -1, **__: Any) -> int:
     """Count the positions 0, 1, … along the sorted dimension, copied to every row (Sorting.cpp)."""
-    dim = options.get("dim", -1)
     return x.shape[dim] * 8 if x.dim() else 0
 
 
 def _flash_forward(out: Any, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
-    """Scores, maxima, sums and output of one tile for each thread, and for narrow dtypes the
-    tile's weights once more (FlashAttentionKernel.cpp, cpu_flash_attention)."""
+    """Count scores, maxima, sums and output of one tile for each thread, and in half precision the
+    tile's weights once more (FlashAttentionKernel.cpp, cpu_flash_attention).
+    """
     rows, keys = _flash_tile(q, k)
-    wide, threads = _wide(q), torch.get_num_threads()
     tile = rows * keys + 2 * rows + rows * v.shape[-1]
-    narrow = rows * keys * q.dtype.itemsize if q.dtype.itemsize < wide.itemsize else 0
-    return threads * (tile * wide.itemsize + narrow)
+    weights = rows * keys * q.dtype.itemsize if q.dtype in HALF_DTYPES else 0
+    return torch.get_num_threads() * (tile * _wide(q.dtype).itemsize + weights)
 
 
 def _flash_backward(
     out: Any, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any
 ) -> int:
-    """Weights and their gradients of one tile for each thread, for narrow dtypes twice, and one
-    tile's row sums (FlashAttentionKernel.cpp, cpu_flash_attention_backward). An incoming gradient
-    that isn't laid out by (batch, position, head) is copied."""
+    """Count weights and their gradients of one tile for each thread, in half precision twice, and
+    one tile's row sums (FlashAttentionKernel.cpp, cpu_flash_attention_backward). An incoming
+    gradient that isn't laid out by (batch, position, head) is copied.
+    """
     rows, keys = _flash_tile(q, k)
-    wide, threads = _wide(q), torch.get_num_threads()
-    size = wide.itemsize + (q.dtype.itemsize if q.dtype.itemsize < wide.itemsize else 0)
+    wide = _wide(q.dtype).itemsize
+    size = wide + (q.dtype.itemsize if q.dtype in HALF_DTYPES else 0)
     copy = 0 if _lies_by_position(grad) else _bytes(grad)
-    return copy + 2 * threads * rows * keys * size + rows * wide.itemsize
+    return copy + 2 * torch.get_num_threads() * rows * keys * size + rows * wide
 
 
 def _lies_by_position(x_BHLD: Tensor) -> bool:
-    """Whether x is contiguous once its positions are put before its heads."""
+    """Say whether x is contiguous once its positions are put before its heads."""
     (b, h, n, d), (by_b, by_h, by_n, by_d) = x_BHLD.shape, x_BHLD.stride()
     expected = 1
     for size, stride in ((d, by_d), (h, by_h), (n, by_n), (b, by_b)):
@@ -230,25 +183,21 @@ def _lies_by_position(x_BHLD: Tensor) -> bool:
 
 
 def _flash_tile(q: Tensor, k: Tensor) -> tuple[int, int]:
-    """(queries, keys) of a tile, by the number of queries."""
+    """Return how many queries and keys a tile has, which the number of queries decides."""
     length = q.shape[2]
     rows = 256 if length >= 768 else 64 if length >= 192 else 32
     return min(rows, length), min(512, k.shape[2])
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
-
-
-def _product(packet: Any) -> Hidden:
+def _product(packet: Any) -> InternalBytes:
     return lambda result, a, b, **_: product_bytes(packet, a, b)
 
 
-def _added_product(packet: Any) -> Hidden:
+def _added_product(packet: Any) -> InternalBytes:
     return lambda result, added, a, b, **_: product_bytes(packet, a, b, added)
 
 
-def _flash(formula: Hidden, operator: Any) -> Hidden:
+def _flash(formula: InternalBytes, operator: Any) -> InternalBytes:
     """Count a kernel's own buffers, and those of the products inside it."""
     return lambda out, *args, **kwargs: (
         formula(out, *args, **kwargs) + attention_bytes(formula, operator, args, kwargs)
@@ -270,7 +219,7 @@ _BINARY = (
 _FLASH = _aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 
-_OF_CPU: dict[Any, Hidden] = {
+_FORMULAS: dict[Any, InternalBytes] = {
     _aten.div: _divide,
     _aten.div_: _divide,
     _aten.addcmul: _with_scale,
@@ -280,12 +229,12 @@ _OF_CPU: dict[Any, Hidden] = {
     _aten.sum: _sum,
     _aten.mean: _mean,
     _aten.logsumexp: _logsumexp,
-    _aten.native_layer_norm: _layer_norm,
-    _aten._softmax: _softmax,
-    _aten._log_softmax: _softmax,
-    _aten._softmax_backward_data: _softmax_backward,
-    _aten._log_softmax_backward_data: _softmax_backward,
-    _aten.embedding_dense_backward: _embedding_backward,
+    _aten.native_layer_norm: _copy_of_one,
+    _aten._softmax: _copy_of_one,
+    _aten._log_softmax: _copy_of_one,
+    _aten._softmax_backward_data: _copies_of_two,
+    _aten._log_softmax_backward_data: _copies_of_two,
+    _aten.embedding_dense_backward: _copies_of_two,
     _aten.native_layer_norm_backward: _layer_norm_backward,
     _aten.sort: _sort,
     _FLASH: _flash(_flash_forward, _FLASH),
@@ -301,10 +250,4 @@ _OF_CPU: dict[Any, Hidden] = {
 for _name in _BINARY:
     for _packet in (getattr(_aten, _name, None), getattr(_aten, _name + "_", None)):
         if _packet is not None:
-            _OF_CPU[_packet] = lambda result, a, b, *_, **__: _elementwise(result, a, b)
-
-
-def hidden_on_cpu(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Return the most bytes that an operator holds on the CPU beside its results and arguments."""
-    formula = _OF_CPU.get(operator.overloadpacket)
-    return 0 if formula is None else formula(out, *args, **kwargs)
+            _FORMULAS[_packet] = _binary

@@ -1,5 +1,4 @@
-"""FakeRecording records what a run would allocate, from a run on tensors that hold no
-memory.
+"""FakeRecording records what a run would allocate, from a run on tensors that hold no memory.
 
 The code that runs is the real one; operators only work out shapes. On a PyTorch built without CUDA,
 fake CUDA tensors abort in autograd. So the tensors are fake CPU tensors, and DeviceModel imitates
@@ -8,33 +7,50 @@ the ways of the device.
 
 from __future__ import annotations
 
+import functools
 import sys
+import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    UnsupportedMutationAliasingException,
+    UnsupportedOperatorException,
+)
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from reformer_bench.measure.fake.autograd import adds_in_place, single_holder
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
-from reformer_bench.measure.fake.errors import explained
-from reformer_bench.measure.fake.ledger import SavedNumbers, StorageLedger
+from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.flops import missing_formulas
+from reformer_bench.measure.profile import Recording
 from reformer_bench.measure.timeline import (
-    Label,
+    COLD,
+    WARM,
     LabelKind,
     Peak,
     PhaseInterval,
+    StorageLabel,
     Timeline,
-    allocator_memory,
 )
-from reformer_bench.schema.record import AllocatorMemory
+from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.record import AllocatorMemory, Prediction
 
 HOST = torch.device("cpu", 0)
 """The host's memory, where the device is a fake CUDA one: to torch another device than ``cpu``,
@@ -42,96 +58,133 @@ which stands for the GPU's memory, so that what comes of a tensor there is there
 operator on tensors of both is an error. Its tensors are not recorded."""
 
 
-class FakeRecording:
-    """The same interface as a CPU recording, with a clock that counts events.
+class FakeRecording(Recording):
+    """What a run would allocate, with a clock that counts events.
 
     It is made by ``record_fake_allocations``.
     """
 
     def __init__(self, device: DeviceModel) -> None:
         self.device = device
-        self.ledger = StorageLedger(device.rounded)
-        self.numbers = SavedNumbers(self.ledger, kept=device.wraps_numbers)
         self.flops: dict[int, int] = {}
-        """Of each step, by its number."""
-        self._step = 0
+        """The matrix products' FLOPs in the phases of each step, by its number."""
+        self._ledger = StorageLedger(device.taken_bytes)
+        self.scalars = SavedScalars(self._ledger, in_memory=device.scalars_take_memory)
         self._phases: list[PhaseInterval] = []
-        self._labels: list[Label] = []
+        self._labels: list[StorageLabel] = []
         self._known: dict[Hashable, tuple[int, int]] = {}
+        """The bytes and FLOPs of work that was followed, by its key."""
         self._timeline: Timeline | None = None
         self._counted = 0
 
     @contextmanager
-    def phase(self, name: str, step: int = 0) -> Iterator[None]:
-        """Count what runs inside to that phase of that step."""
-        start, counted = len(self.ledger), self._counted
+    def phase(self, name: str, step: int = COLD) -> Iterator[None]:
+        """Count what runs inside to that phase of that step; the build counts to the cold step."""
+        start, counted = len(self._ledger), self._counted
         try:
             yield
         finally:
-            self.numbers.settle()
-            self._phases.append(PhaseInterval(name, start, len(self.ledger), step))
+            self.scalars.settle()
+            self._phases.append(PhaseInterval(name, start, len(self._ledger), step))
             self.flops[step] = self.flops.get(step, 0) + self._counted - counted
 
     def label(self, kind: LabelKind, tensors: Iterable[torch.Tensor]) -> None:
-        """Say what the storages of these tensors are."""
-        now = len(self.ledger) - 1
-        numbers = (self.ledger.number_of(tensor) for tensor in tensors)
-        self._labels += [Label(kind, now, number) for number in numbers if number is not None]
+        """Say what the storages of these tensors are; those that weren't recorded are passed
+        over.
+        """
+        now = len(self._ledger) - 1
+        numbers = (self._ledger.number_of(tensor) for tensor in tensors)
+        self._labels += [
+            StorageLabel(kind, now, number) for number in numbers if number is not None
+        ]
+
+    @contextmanager
+    def step(self, number: int, module: nn.Module) -> Iterator[None]:
+        """Count what a submodule's forward pass allocates to the submodule's dotted name.
+
+        Plain leaves (an activation, a projection) count to the module around them. Before the cold
+        step comes what the device itself takes then and keeps.
+        """
+        if number == COLD and self.device.constant_bytes:
+            self._ledger.hold(self.device.constant_bytes)
+        names = {
+            id(submodule): name
+            for name, submodule in module.named_modules()
+            if name and next(submodule.children(), None) is not None
+        }
+        running: list[Any] = []
+
+        def enter(submodule: nn.Module, _: Any) -> None:
+            if id(submodule) in names:
+                running.append(place := self.at(names[id(submodule)]))
+                place.__enter__()
+
+        def leave(submodule: nn.Module, *_: Any) -> None:
+            if id(submodule) in names and running:
+                running.pop().__exit__(None, None, None)
+
+        entering = register_module_forward_pre_hook(enter)
+        leaving = register_module_forward_hook(leave, always_call=True)
+        try:
+            yield
+        finally:
+            entering.remove()
+            leaving.remove()
 
     @contextmanager
     def at(self, place: str | None) -> Iterator[None]:
         """Count what is allocated inside to a place of the model; None changes nothing."""
-        before = self.ledger.place
+        before = self._ledger.place
         if place is not None:
-            self.ledger.place = place
+            self._ledger.place = place
         try:
             yield
         finally:
-            self.ledger.place = before
+            self._ledger.place = before
 
     def once(self, key: Hashable, work: Callable[[], None]) -> None:
-        """Follow work that has not been followed under this key; otherwise write down
-        what it did.
+        """Follow work that has not been followed under this key; otherwise write down what it did.
 
         ``key`` must decide the shapes of everything that the work makes. Work that leaves something
         allocated, or frees what was there before, is followed each time.
         """
         known = self._known.get(key)
         if known is not None:
-            height, flops = known
-            self.ledger.bump(height)
+            height_bytes, flops = known
+            self._ledger.bump(height_bytes)
             self._counted += flops
             return
-        counted = self._counted
-        self.ledger.start()
+        counted, height = self._counted, None
+        self._ledger.start()
         try:
             work()
         finally:
-            self.numbers.settle()
-            done = self.ledger.stop()
-        if done is not None:
-            self._known[key] = (done.height_bytes, self._counted - counted)
+            self.scalars.settle()
+            height = self._ledger.stop()
+        if height is not None:
+            self._known[key] = (height, self._counted - counted)
 
-    def hold(self, n_bytes: int) -> None:
-        """Write down bytes that the device itself takes now and keeps."""
-        if n_bytes:
-            self.ledger.hold(n_bytes)
-
-    def saw(self, operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Write down what an operator made, and what it held out of sight meanwhile."""
-        _see_all(self.ledger, out)
-        self.ledger.bump(self.device.hidden(operator, out, args, kwargs))
-        formula = _formulas().get(operator.overloadpacket)
+    def add(self, operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Write down what an operator made, what it held inside meanwhile, and its FLOPs."""
+        self._see(out)
+        self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs))
+        formula = _flop_formulas().get(operator.overloadpacket)
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
 
+    def _see(self, out: Any) -> None:
+        if isinstance(out, torch.Tensor):
+            if out.device != HOST:
+                self._ledger.see(out)
+        elif isinstance(out, tuple | list):
+            for item in out:
+                self._see(item)
+
     def finish(self) -> None:
         """End the recording; after this ``timeline`` is there."""
-        import numpy as np
-
-        self.ledger.close()
-        deltas = np.array(self.ledger.deltas, dtype=np.int64)
-        numbers = np.array(self.ledger.numbers, dtype=np.int64)
+        self._ledger.close()
+        deltas = np.array(self._ledger.deltas, dtype=np.int64)
+        numbers = np.array(self._ledger.numbers, dtype=np.int64)
         clock = np.arange(len(deltas), dtype=np.int64)
         self._timeline = Timeline(clock, numbers, deltas, tuple(self._phases), tuple(self._labels))
 
@@ -142,21 +195,26 @@ class FakeRecording:
             raise RuntimeError("the recording has not ended: read its timeline after the block")
         return self._timeline
 
-    def allocator_memory(
-        self, cold_step: int = 0, warm_step: int | None = None
-    ) -> AllocatorMemory | None:
+    def allocator_memory(self) -> AllocatorMemory | None:
         """Return the record's part, as a CPU recording has it."""
-        return allocator_memory(self.timeline, "fake-tensor", cold_step, warm_step)
+        return self.timeline.memory("fake-tensor")
 
-    def by_place(self, peak: Peak) -> dict[tuple[str, str], int]:
-        """Return the bytes alive at a peak by (place, kind); the place "" is what runs
+    def bytes_by_place(self, peak: Peak) -> dict[str, dict[str, int]]:
+        """Return the bytes alive at a peak, by place and then by kind; the place "" is what runs
         outside any.
         """
-        found: dict[tuple[str, str], int] = {}
+        found: dict[str, dict[str, int]] = {}
         for number, size, kind in self.timeline.alive_at(peak):
-            key = (self.ledger.places.get(number, ""), kind)
-            found[key] = found.get(key, 0) + size
+            kinds = found.setdefault(self._ledger.places.get(number, ""), {})
+            kinds[kind] = kinds.get(kind, 0) + size
         return found
+
+    def prediction(self) -> Prediction:
+        """Return what a cold and a warm step will take; ValueError where no phase was entered."""
+        memory, peak = self.allocator_memory(), self.timeline.peak_of_step(WARM)
+        if memory is None or peak is None:
+            raise ValueError("expected the step to enter a phase ('forward'), it entered none")
+        return Prediction(memory, self.flops[WARM], self.bytes_by_place(peak))
 
 
 class _Follower(TorchDispatchMode):
@@ -165,7 +223,7 @@ class _Follower(TorchDispatchMode):
     def __init__(self, recording: FakeRecording, fake: FakeTensorMode) -> None:
         super().__init__()
         self._recording = recording
-        self._numbers = recording.numbers
+        self._scalars = recording.scalars
         self._single = single_holder()
         self._memo = ShapeMemo(fake)
         # Results that FakeTensorMode works out anew it also remembers, by weak references, which
@@ -178,7 +236,7 @@ class _Follower(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is _DEVICE:
             return func(*args, **kwargs)
-        self._numbers.settle()
+        self._scalars.settle()
         if func is torch.ops.aten.add.Tensor:
             into = adds_in_place(args, self._single)
             if into is not None:
@@ -191,8 +249,8 @@ class _Follower(TorchDispatchMode):
             return torch.empty(out.shape, dtype=out.dtype, device=HOST)
         if self._remembered:
             self._remembered.clear()
-        self._recording.saw(func, out, args, kwargs)
-        self._numbers.after(func, out, args)
+        self._recording.add(func, out, args, kwargs)
+        self._scalars.after(func, out, args)
         return out
 
 
@@ -205,7 +263,7 @@ def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording
     """
     recording = FakeRecording(device)
     with ExitStack() as stack:
-        stack.enter_context(explained())
+        stack.enter_context(_explained())
         fake = FakeTensorMode()
         follower = _Follower(recording, fake)
         stack.enter_context(fake)
@@ -238,22 +296,56 @@ def _asked_by_optimizer() -> bool:
     return False
 
 
-def _see_all(ledger: StorageLedger, out: Any) -> None:
-    if isinstance(out, torch.Tensor):
-        if out.device != HOST:
-            ledger.see(out)
-    elif isinstance(out, tuple | list):
-        for item in out:
-            _see_all(ledger, item)
+@functools.cache
+def _flop_formulas() -> dict[Any, Callable[..., int]]:
+    ours = {operator: shape_wrapper(formula) for operator, formula in missing_formulas().items()}
+    return {**flop_registry, **ours}
 
 
-_FORMULAS: dict[Any, Callable[..., int]] = {}
+class NotPredictableError(InputError):
+    """The code needs the values of tensors, which fake tensors don't have."""
 
 
-def _formulas() -> dict[Any, Callable[..., int]]:
-    if not _FORMULAS:
-        from torch.utils.flop_counter import shape_wrapper
+_REFUSALS: dict[type[Exception], str] = {
+    DataDependentOutputException: "reads a value out of a tensor",
+    DynamicOutputShapeException: "makes a tensor whose shape depends on values",
+    UnsupportedOperatorException: "has no rule for fake tensors",
+    UnsupportedFakeTensorException: "does not work on fake tensors",
+    UnsupportedMutationAliasingException: "does not work on fake tensors",
+}
+_WORDS_OF_REFUSALS = ("data pointer", "FakeTensor", "Please convert all Tensors to FakeTensors")
 
-        ours = {op: shape_wrapper(formula) for op, formula in missing_formulas().items()}
-        _FORMULAS.update({**flop_registry, **ours})
-    return _FORMULAS
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what fake tensors refuse into a NotPredictableError; other errors pass."""
+    try:
+        yield
+    except Exception as error:
+        what = next((words for kind, words in _REFUSALS.items() if isinstance(error, kind)), None)
+        text = " ".join(str(error).split())
+        if what is not None:
+            text = f"{getattr(error, 'func', None) or error} {what}"
+        elif isinstance(error, RuntimeError | AssertionError | TypeError) and any(
+            words in text for words in _WORDS_OF_REFUSALS
+        ):
+            text = text[:160]
+        else:
+            raise
+        raise NotPredictableError(
+            f"cannot be predicted without running it: {text}, at {_code_line(error)}"
+        ) from error
+
+
+def _code_line(error: BaseException) -> str:
+    """Return file and line of the innermost frame that is neither torch's nor this package's
+    probes.
+    """
+    torch_root, probes = Path(torch.__file__).parent, Path(__file__).parent
+    lines = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not {torch_root, probes} & set(Path(frame.filename).parents)
+        and not frame.filename.startswith("<")
+    ]
+    return lines[-1] if lines else "an unknown line"

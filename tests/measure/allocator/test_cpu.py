@@ -101,7 +101,7 @@ def train_two_steps(recording: CpuRecording) -> None:
 def test_the_breakdown_of_a_training_step_is_exact() -> None:
     with record_cpu_allocations() as recording:
         train_two_steps(recording)
-    memory = recording.allocator_memory(cold_step=0, warm_step=1)
+    memory = recording.allocator_memory()
     assert memory is not None
     assert memory.breakdown is not None
     parameters = 4 * (64 * 256 + 256 + 256 * 64 + 64)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from reformer_bench.measure.allocator.cuda import (
     CudaRecording,
     allocated_blocks,
     record_cuda_allocations,
 )
+from reformer_bench.measure.timeline import COLD, WARM
 
 PEAK = 4000 + 800
 
@@ -28,7 +30,7 @@ def traced(device: torch.device, n_temporary: int) -> CudaRecording:
     recording = CudaRecording(device)
     with recording.phase("forward", 0):
         pass
-    with recording.tracing():
+    with recording.step(WARM, nn.Identity()):
         weight = torch.empty(1000)
         recording.label("parameters", [weight])
         with recording.phase("forward", 1):
@@ -37,7 +39,7 @@ def traced(device: torch.device, n_temporary: int) -> CudaRecording:
 
 
 def test_a_trace_that_agrees_with_the_statistics_gives_the_breakdown(device: torch.device) -> None:
-    memory = traced(device, 200).allocator_memory(0, 1)
+    memory = traced(device, 200).allocator_memory()
     assert memory is not None
     assert memory.breakdown is not None
     assert memory.breakdown.parameters_bytes == 4000
@@ -47,7 +49,7 @@ def test_a_trace_that_agrees_with_the_statistics_gives_the_breakdown(device: tor
 
 
 def test_a_trace_that_differs_from_the_statistics_gives_none(device: torch.device) -> None:
-    memory = traced(device, 201).allocator_memory(0, 1)
+    memory = traced(device, 201).allocator_memory()
     assert memory is not None
     assert memory.breakdown is None
     assert memory.breakdown_phase is None
@@ -68,7 +70,7 @@ def test_labels_from_before_the_trace_count_for_blocks_still_there(
     ]
     snapshot = {"segments": [{"device": None, "blocks": blocks}]}
     monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: snapshot)
-    with recording.tracing(), recording.phase("forward", 0):
+    with recording.step(WARM, nn.Identity()), recording.phase("forward", WARM):
         pass
     assert recording.timeline is not None
     found = recording.timeline.breakdown(recording.timeline.peak())
@@ -87,7 +89,7 @@ def test_gradients_labelled_before_the_trace_count_though_only_torch_holds_them(
     block = {"address": address, "size": 4096, "state": "active_allocated"}
     snapshot = {"segments": [{"device": None, "blocks": [block]}]}
     monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: snapshot)
-    with recording.tracing(), recording.phase("forward", 0):
+    with recording.step(WARM, nn.Identity()), recording.phase("forward", WARM):
         pass
     assert recording.timeline is not None
     found = recording.timeline.breakdown(recording.timeline.peak())
@@ -118,20 +120,16 @@ def test_the_trace_agrees_with_the_allocators_statistics_on_a_gpu() -> None:
         with recording.phase("build"):
             model = torch.nn.Linear(300, 700, device=device)
             recording.label("parameters", model.parameters())
-        for step in (0, 1):
-            with recording.phase("forward", step):
-                loss = model(torch.randn(1000, 300, device=device)).relu().sum()
-            with recording.phase("backward", step):
-                loss.backward()
+        for step in (COLD, WARM):
+            with recording.step(step, model):
+                with recording.phase("forward", step):
+                    loss = model(torch.randn(1000, 300, device=device)).relu().sum()
+                with recording.phase("backward", step):
+                    loss.backward()
+                recording.label("gradients", [p.grad for p in model.parameters()])
             model.zero_grad()
             del loss
-        with recording.tracing():
-            with recording.phase("forward", 2):
-                loss = model(torch.randn(1000, 300, device=device)).relu().sum()
-            with recording.phase("backward", 2):
-                loss.backward()
-            recording.label("gradients", [p.grad for p in model.parameters() if p.grad is not None])
-    memory = recording.allocator_memory(0, 1)
+    memory = recording.allocator_memory()
     assert memory is not None
     assert memory.breakdown is not None
     assert memory.breakdown.total_bytes == max(p.allocated_bytes for p in memory.warm)

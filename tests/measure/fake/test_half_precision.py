@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
-from reformer_bench.measure.fake import half_precision as narrow
+from reformer_bench.measure.fake import half_precision
 from reformer_bench.measure.fake.recording import record_fake_allocations
 
 _aten = torch.ops.aten
@@ -118,19 +118,21 @@ def test_a_large_products_stand_in_never_says_less(batch, m, k, n, n_threads, mo
             a = _matrix(batch, m, k, layouts[0], torch.bfloat16)
             b = _matrix(batch, k, n, layouts[1], torch.bfloat16)
             packet = _aten.bmm if batch else _aten.mm
-            exact = narrow._held_besides_result(lambda a=a, b=b, packet=packet: packet(a, b))
-            monkeypatch.setattr(narrow, "_MOST_MULTIPLICATIONS", 2**24)
-            assert narrow.product_bytes(packet, a, b) >= exact
+            exact = half_precision._held_besides_result(
+                lambda a=a, b=b, packet=packet: packet(a, b)
+            )
+            monkeypatch.setattr(half_precision, "_MOST_MULTIPLICATIONS", 2**24)
+            assert half_precision.product_bytes(packet, a, b) >= exact
     finally:
         torch.set_num_threads(before)
 
 
 def test_a_lesser_processor_played_by_onednn_holds_no_buffers():
     code = (
-        "import torch; from reformer_bench.measure import narrow;"
+        "import torch; from reformer_bench.measure.fake import half_precision;"
         "a, b = torch.ones(64, 64, dtype=torch.bfloat16), torch.ones(64, 64, dtype=torch.bfloat16);"
-        "print(narrow.computes_natively(torch.bfloat16),"
-        " narrow.product_bytes(torch.ops.aten.mm, a, b))"
+        "print(half_precision.computes_natively(torch.bfloat16),"
+        " half_precision.product_bytes(torch.ops.aten.mm, a, b))"
     )
     env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run(

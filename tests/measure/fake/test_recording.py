@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
-from reformer_bench.measure.fake.devices import CPU, cuda
+from reformer_bench.measure.fake.devices import CPU, device_model
 from reformer_bench.measure.fake.recording import record_fake_allocations
 
 KIB = 1024
@@ -72,13 +72,13 @@ def test_nothing_is_allocated():
 
 
 def test_cuda_rounds_to_blocks_and_wraps_no_numbers():
-    with record_fake_allocations(cuda(workspace_bytes=0)) as recording:
+    with record_fake_allocations(device_model("cuda", workspace_bytes=0)) as recording:
         with recording.phase("forward"):
             kept = torch.ones(5) * 2.0
         del kept
     # The operand and the product, a block of 512 bytes each.
     assert recording.timeline.peak().allocated_bytes == 2 * 512
-    assert CPU.rounded(20) == 20
+    assert CPU.taken_bytes(20) == 20
 
 
 def test_operations_are_counted_step_by_step():
@@ -143,8 +143,9 @@ def test_what_lives_at_the_peak_is_told_by_place_and_kind():
         with recording.phase("forward"), recording.at("other"):
             activation = weight * 2
     peak = recording.timeline.peak_of(recording.timeline.phases[1])
-    places = recording.by_place(peak)
-    assert places[("layer", "parameters")] == 400
-    assert places[("other", "activations")] == 400
-    assert sum(places.values()) == peak.allocated_bytes
+    places = recording.bytes_by_place(peak)
+    assert places["layer"] == {"parameters": 400}
+    assert places["other"]["activations"] == 400
+    alive = [size for kinds in places.values() for size in kinds.values()]
+    assert sum(alive) == peak.allocated_bytes
     del activation
