@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import stat
+import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from reformer_bench.schema.record import (
     Predictions,
     Record,
     latest_of_each,
+    utc_now,
 )
 from reformer_bench.schema.suite import Suite
 
@@ -47,6 +49,24 @@ class RunInfo(BaseModel):
     started_at: str
     """When the run began, in ISO 8601, UTC."""
     environment: Environment
+
+    @classmethod
+    def begun(
+        cls,
+        suite: Suite,
+        device: str,
+        environment: Environment,
+        memory_budget_bytes: int | None = None,
+    ) -> RunInfo:
+        """Return what is said of a run that this process begins now."""
+        return cls(
+            suite=suite,
+            device=device,
+            memory_budget_bytes=memory_budget_bytes,
+            command=("reformer-bench", *sys.argv[1:]),
+            started_at=utc_now(),
+            environment=environment,
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reformer_bench.cli import exits
+from reformer_bench.cli.exits import Exit
 from reformer_bench.cli.options import load_records
 from reformer_bench.schema.errors import InputError, writing
 
@@ -64,10 +64,10 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
     if plot is not None:
         _draw(verdicts, records, plot)
     if any(verdict.outcome is Outcome.REFUTED for verdict in verdicts):
-        return exits.REFUTED
+        return Exit.REFUTED
     if not any(map(is_judged, verdicts)):
         click.echo("Error: no claim could be judged by these runs", err=True)
-        return exits.NOTHING_MEASURED
+        return Exit.NOTHING_MEASURED
     return 0
 
 

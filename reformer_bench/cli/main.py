@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import click
 
 from reformer_bench import __version__
-from reformer_bench.cli import exits
 from reformer_bench.cli.completion import add_completion
+from reformer_bench.cli.exits import Exit
 from reformer_bench.schema.errors import InputError, did_you_mean, why
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             code = cli.main(args=arguments, prog_name="reformer-bench", standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
-            sys.exit(exits.INPUT)
+            sys.exit(Exit.INPUT)
         except (click.Abort, KeyboardInterrupt, InterruptedByUserError):
             _exit_interrupted()
         except Exception as error:
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _exit_interrupted() -> NoReturn:
     click.echo("Interrupted.", err=True)
-    sys.exit(exits.INTERRUPTED)
+    sys.exit(Exit.INTERRUPTED)
 
 
 def _exit_for(error: Exception) -> NoReturn:
@@ -179,10 +179,10 @@ def _exit_for(error: Exception) -> NoReturn:
         sys.exit(error.exit_code)
     if isinstance(error, InputError):
         click.echo(f"Error: {error}", err=True)
-        sys.exit(exits.INPUT)
+        sys.exit(Exit.INPUT)
     if isinstance(error, OSError):
         # What no command foresaw: a disk that is full, a folder that may not be looked into.
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"Error: {where}{why(error)}", err=True)
-        sys.exit(exits.INPUT)
+        sys.exit(Exit.INPUT)
     raise error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reformer_bench.cli import exits
+from reformer_bench.cli.exits import Exit
 from reformer_bench.cli.options import Target, load_records, target, target_options
 from reformer_bench.schema.errors import InputError, did_you_mean
 
@@ -94,7 +94,7 @@ def recommend(
         console.print(_sentence(best, unit, fit_in))
         for note in _notes(options, unit):
             console.print(note, style="dim")
-    return 0 if best is not None else exits.NOTHING_MEASURED
+    return 0 if best is not None else Exit.NOTHING_MEASURED
 
 
 def _combinations(

@@ -119,6 +119,8 @@ def test_ctrl_c_keeps_what_has_ended_and_leaves_no_process(suite, tmp_path):
 class Failing:
     """An executor all of whose cases run out of memory."""
 
+    takes_all = False
+
     def describe(self, device: str) -> Description:
         return Description("cpu", environment())
 
@@ -149,7 +151,7 @@ def run_failing(
     capsys, monkeypatch, *arguments: object, executor: Failing | None = None
 ) -> tuple[int, str, str]:
     made = executor or Failing()
-    monkeypatch.setattr("reformer_bench.cli.options.make_executor", lambda asked: made)
+    monkeypatch.setattr("reformer_bench.cli.run.make_executor", lambda asked: made)
     with pytest.raises(SystemExit) as caught:
         main(["run", *map(str, arguments)])
     captured = capsys.readouterr()

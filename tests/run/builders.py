@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from reformer_bench.run.executor import WorkOrder
+from reformer_bench.run.expand import Part, Plan
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.model import preset
 from reformer_bench.schema.record import Environment, Memory, Outcome, Record, StepSample, Timing
-from reformer_bench.schema.suite import Suite
+from reformer_bench.schema.suite import DeviceTable, Suite
+from reformer_bench.store import RunInfo
 
 SMALL = {"d_model": 16, "d_ff": 32, "n_heads": 2, "n_layers": 1, "vocab_size": 32}
 
@@ -53,6 +56,16 @@ def case(variant: str = "reformer", length: int = 64, **changes: Any) -> Case:
         length=length,
         **changes,
     )
+
+
+def plan(cases: Sequence[Case], limits: DeviceTable | None = None) -> Plan:
+    """A plan of these cases alone."""
+    return Plan(suite(), "cpu", (Part(suite(), tuple(cases), limits or DeviceTable(), 0.0),))
+
+
+def info(**changes: Any) -> RunInfo:
+    fields = {"suite": suite(), "device": "cpu", "started_at": "t", "environment": environment()}
+    return RunInfo(**{**fields, **changes})
 
 
 def order(of: Case | None = None, **changes: Any) -> WorkOrder:

@@ -1,16 +1,20 @@
 """A suite of suites: one run, each part by its own limits, told as one."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from reformer_bench.run.session import Progress, measure_parts
+from reformer_bench.run.expand import make_plan
+from reformer_bench.run.session import Session, Standing
 from reformer_bench.schema.record import Outcome, Record
-from reformer_bench.store import RunInfo, RunWriter, load_run
-from tests.run.builders import environment, suite
+from reformer_bench.store import RunWriter, load_run
+from tests.run.builders import info, suite
 from tests.run.builders import record as make_record
 
 
 class Executor:
     """Ends every case at once; those of ``failing`` run out of memory."""
+
+    takes_all = False
 
     def __init__(self, failing: str = "") -> None:
         self.failing = failing
@@ -27,32 +31,23 @@ class Executor:
             )
 
 
-def measure(folder, executor, earlier: list[Record] | None = None) -> list[Progress]:
+def measure(folder, executor, earlier: Sequence[Record] = ()) -> tuple[list[Standing], Session]:
     parts = [
         suite(name="one", device={"cpu": {"case_timeout_s": 1}}),
         suite(name="two", device={"cpu": {"case_timeout_s": 2}}),
     ]
-    info = RunInfo(suite=parts[0], device="cpu", started_at="now", environment=environment())
-    told: list[Progress] = []
-    records = earlier if earlier is not None else []
-    with RunWriter(folder, info) as writer:
-        measure_parts(
-            parts,
-            executor,
-            writer,
-            info,
-            records=records,
-            predictions={},
-            spent_s=0.0,
-            notify=told.append,
-        )
-    assert [r.case_id for r in load_run(folder).records] == [r.case_id for r in records]
-    return told
+    asked = info(suite=parts[0])
+    plan = make_plan(parts[0], parts, "cpu")
+    with RunWriter(folder, asked) as writer:
+        session = Session(plan, executor, writer, asked, earlier=earlier)
+        told = list(session.run())
+    assert [r.case_id for r in load_run(folder).records] == [r.case_id for r in session.records]
+    return told, session
 
 
 def test_each_part_has_its_own_limits_and_its_name_on_its_records(tmp_path):
     executor = Executor()
-    told = measure(tmp_path, executor)
+    told, _ = measure(tmp_path, executor)
     assert [(o.case.suite, o.timeout_s) for o in executor.orders] == [("one", 1)] * 4 + [
         ("two", 2)
     ] * 4
@@ -70,9 +65,8 @@ def test_what_runs_out_in_one_part_is_tried_in_the_next(tmp_path):
 
 
 def test_what_has_a_record_is_not_repeated(tmp_path):
-    records: list[Record] = []
-    measure(tmp_path, Executor(), records)
+    _, first = measure(tmp_path, Executor())
     again = Executor()
-    told = measure(tmp_path, again, records)
+    told, _ = measure(tmp_path, again, first.records)
     assert again.orders == []
     assert told == []
