@@ -273,3 +273,27 @@ def test_env_is_a_table_or_json(form, capsys, monkeypatch):
     else:
         assert "host memory" in text
         assert "16 GiB" in text
+
+
+def dry_run_of_paper(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--suite", "paper", "--dry-run", "--no-predict", *arguments])
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out, captured.err
+
+
+def test_options_change_every_part(capsys):
+    code, out, _ = dry_run_of_paper(capsys, "--device", "cpu", "--seq-len", "1K")
+    assert code == 0
+    for variant in ("memory-efficient", "rounds-16", "reversible-16", "small-20", "swapped-8"):
+        assert variant in out
+    assert "2K" not in out
+
+
+@pytest.mark.parametrize("option", [("--variants", "full"), ("--device", "none")])
+def test_options_that_need_one_suite_say_so(capsys, option):
+    code, _, err = dry_run_of_paper(capsys, *option)
+    assert code == 2
+    assert "includes others" in err
+    assert "attention-scaling" in err
+    assert err.count("\n") == 1

@@ -1,17 +1,19 @@
 """The session: what is started, in which order, and what is on disk when a case has ended."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reformer_bench.run.executor import Description, WorkOrder
+from reformer_bench.run.expand import make_plan
 from reformer_bench.run.session import Session, Standing
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Load, Outcome, Predicted, Record
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunWriter, load_run
-from tests.run.builders import case, info, plan, record
+from tests.run.builders import case, info, plan, record, suite
 
 
 class Played:
@@ -323,3 +325,62 @@ def test_the_time_left_is_near_the_time_it_takes(writer, monkeypatch):
     # The case that has just been started is part of what is left.
     started = [p for p in told if not p.records][-1]
     assert started.left_s == pytest.approx(total_s - started.elapsed_s, rel=0.1)
+
+
+def of_two_suites(
+    executor: Played, folder: Path, earlier: Sequence[Record] = ()
+) -> tuple[list[Standing], list[Record]]:
+    """Run a suite of suites, each by its own limits, to its end."""
+    parts = [
+        suite(name="one", device={"cpu": {"case_timeout_s": 1}}),
+        suite(name="two", device={"cpu": {"case_timeout_s": 2}}),
+    ]
+    asked = info(suite=parts[0])
+    whole = make_plan(parts[0], parts, "cpu")
+    with RunWriter(folder, asked) as writer:
+        made = Session(whole, executor, writer, asked, earlier=earlier)
+        told = told_of(made)
+    assert load_run(folder).records == made.records
+    return told, made.records
+
+
+def test_each_part_has_its_own_limits_and_its_name_on_its_records(tmp_path):
+    executor = Played(record)
+    told, _ = of_two_suites(executor, tmp_path)
+    assert [(o.case.suite, o.timeout_s) for o in executor.orders] == [("one", 1)] * 4 + [
+        ("two", 2)
+    ] * 4
+    assert (told[-1].done, told[-1].total) == (8, 8)
+    assert {standing.total for standing in told} == {8}
+    assert [standing.done for standing in told if standing.records] == list(range(1, 9))
+
+
+def test_what_runs_out_in_one_part_is_tried_in_the_next(tmp_path):
+    executor = Played(
+        lambda of: record(of, Outcome.DEVICE_OOM if of.suite == "one" else Outcome.OK)
+    )
+    of_two_suites(executor, tmp_path)
+    lengths = {name: [] for name in ("one", "two")}
+    for order in executor.orders:
+        lengths[order.case.suite].append(order.case.length)
+    assert lengths == {"one": [32, 32], "two": [32, 32, 64, 64]}
+
+
+def test_what_has_a_record_in_any_part_is_not_repeated(tmp_path):
+    _, records = of_two_suites(Played(record), tmp_path)
+    again = Played(record)
+    told, _ = of_two_suites(again, tmp_path, records)
+    assert again.orders == []
+    assert told == []
+
+
+def test_an_executor_of_all_orders_gets_them_at_once(writer):
+    class AllAtOnce(Played):
+        takes_all = True
+
+        def run(self, orders: Sequence[WorkOrder]) -> Iterator[Record]:
+            assert len(orders) == 4
+            yield from super().run(orders)
+
+    told = told_of(session(AllAtOnce(record), writer, cases(32, 64)))
+    assert [standing.records == () for standing in told] == [True] * 4 + [False] * 4
