@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,21 +26,6 @@ if TYPE_CHECKING:
 _BASELINES = Path("results/baselines")
 _THREADS = "env.torch_threads"
 _INSTRUCTIONS = "env.instruction_set"
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """The options as the user wrote them."""
-
-    run: Path | None
-    suite: str | None
-    baseline: Path | None
-    tolerances: Path | None
-    tolerance: tuple[str, ...]
-    allow: tuple[str, ...]
-    device: str
-    out: Path | None
-    output_format: str
 
 
 @click.command()
@@ -81,7 +65,17 @@ class CheckOptions:
     "json",
     text="markdown for a pull request, junit and github for CI.",
 )
-def check(**options: object) -> int:
+def check(
+    run: Path | None,
+    suite: str | None,
+    baseline: Path | None,
+    tolerances: Path | None,
+    tolerance: tuple[str, ...],
+    allow: tuple[str, ...],
+    device: str,
+    out: Path | None,
+    output_format: str,
+) -> int:
     """Compare a run with a baseline, case by case.
 
     Give RUN, the folder or the records file of a run made earlier, or --suite to make one now.
@@ -95,40 +89,37 @@ def check(**options: object) -> int:
     from reformer_bench.schema.tolerances import Tolerances, load_tolerances
     from reformer_bench.store import load_baseline, load_run
 
-    asked = CheckOptions(**options)  # type: ignore[arg-type]
-    if (asked.run is None) == (asked.suite is None):
+    if (run is None) == (suite is None):
         raise InputError("check needs either RUN or --suite")
-    allowed = frozenset(asked.allow)
+    allowed = frozenset(allow)
     check_allowed(allowed)
-    tolerances = Tolerances() if asked.tolerances is None else load_tolerances(asked.tolerances)
-    tolerances = tolerances.with_options(asked.tolerance)
+    rules = Tolerances() if tolerances is None else load_tolerances(tolerances)
+    rules = rules.with_options(tolerance)
     # Read before anything is measured: a mistake in it is to be said at once.
-    old = load_baseline(_baseline_path(asked))
-    if asked.suite is not None:
-        comparison = compare_now(asked, asked.suite, old, tolerances, allowed)
+    old = load_baseline(_baseline_path(run, suite) if baseline is None else baseline)
+    if suite is not None:
+        comparison = compare_now(suite, device, out, old, rules, allowed)
     else:
-        assert asked.run is not None
-        new = load_run(asked.run)
+        assert run is not None
+        new = load_run(run)
         for note in new.notes:
             click.echo(note, err=True)
-        comparison = compare(old, new.records, tolerances, allowed)
-    _print(comparison, asked.output_format)
+        comparison = compare(old, new.records, rules, allowed)
+    _print(comparison, output_format)
     return _exit_code(comparison)
 
 
-def _baseline_path(asked: CheckOptions) -> Path:
+def _baseline_path(run: Path | None, suite: str | None) -> Path:
     from reformer_bench.schema.suite import find_suite
     from reformer_bench.store import load_run
 
-    if asked.baseline is not None:
-        return asked.baseline
-    if asked.suite is not None:
-        name = find_suite(asked.suite).name
+    if suite is not None:
+        name = find_suite(suite).name
     else:
-        assert asked.run is not None
-        records = load_run(asked.run).records
+        assert run is not None
+        records = load_run(run).records
         if not records:
-            raise InputError(f"{asked.run}: the run has no records yet")
+            raise InputError(f"{run}: the run has no records yet")
         name = records[0].case.suite
     path = _BASELINES / f"{name}.json"
     if not path.is_file():
@@ -137,8 +128,9 @@ def _baseline_path(asked: CheckOptions) -> Path:
 
 
 def compare_now(
-    asked: CheckOptions,
     suite_name: str,
+    device: str,
+    out: Path | None,
     old: Sequence[Record],
     tolerances: Tolerances,
     allowed: frozenset[str],
@@ -156,14 +148,14 @@ def compare_now(
     from reformer_bench.run.expand import check_device, make_plan
     from reformer_bench.schema.suite import find_suite
 
-    if asked.out is not None and asked.out.is_dir() and any(asked.out.iterdir()):
-        raise InputError(f"--out {asked.out}: is not empty: take another folder")
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"--out {out}: is not empty: take another folder")
     suite = find_suite(suite_name)
-    check_device(asked.device)
-    plan = make_plan(suite, [suite], "cpu" if asked.device == "auto" else asked.device)
+    check_device(device)
+    plan = make_plan(suite, [suite], "cpu" if device == "auto" else device)
     settings = _settings_of(old, allowed)
     with _environment_variables(settings), closing(LocalExecutor()) as executor:
-        found = executor.describe(asked.device)
+        found = executor.describe(device)
         plan = plan.on(found.device)
         foreseen = foresee(old, plan.cases, found.environment, allowed)
         hopeless = foreseen.having(Status.NOT_COMPARABLE)
@@ -173,7 +165,7 @@ def compare_now(
         for status, line in messages(foreseen):
             if status is Status.NOT_COMPARABLE:
                 click.echo(line, err=True)
-        new = measure(plan, executor, found.environment, settings, asked.out)
+        new = measure(plan, executor, found.environment, settings, out)
     return compare(old, new, tolerances, allowed)
 
 

@@ -101,7 +101,7 @@ def expand(suite: Suite, device: str) -> list[Case]:
     cases: dict[str, Case] = {}
     for length in suite.lengths_on(kind):
         for workload in suite.workloads:
-            for batch in _batches(suite, length):
+            for batch in suite.batches_at(length):
                 for name, variant in suite.variants.items():
                     model, checkpoint = models[name]
                     _check_length(suite, name, model, workload, length)
@@ -189,13 +189,6 @@ def _written_in(places: dict[str, str]) -> Callable[[str], str]:
         return key if place is None else f"{place}.{key}"
 
     return name
-
-
-def _batches(suite: Suite, length: int) -> tuple[int, ...]:
-    try:
-        return suite.batches_at(length)
-    except ValueError as error:
-        raise InputError(f"suite {suite.name}: {error}") from None
 
 
 def _check_length(

@@ -180,11 +180,13 @@ class Suite(_Table):
         return tuple(sorted(set(self.on(kind).lengths or self.lengths)))
 
     def batches_at(self, length: int) -> tuple[int, ...]:
-        """Return the batch sizes at a length; ValueError where ``tokens`` does not divide."""
+        """Return the batch sizes at a length; InputError where ``tokens`` is no multiple of it."""
         if self.tokens is None:
             return self.batches or (1,)
         if self.tokens % length:
-            raise ValueError(f"tokens = {self.tokens} is not a multiple of length {length}")
+            raise InputError(
+                f"suite {self.name}: tokens = {self.tokens} is not a multiple of length {length}"
+            )
         return (self.tokens // length,)
 
 
