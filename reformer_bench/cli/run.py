@@ -195,9 +195,6 @@ def _predictions(
 
 def _predict(asked: RunOptions, suite: Suite, budget: int | None, executor: Executor) -> int:
     """Predict every case for a device profile, keep the records, and show them."""
-    from reformer_bench.cli.console import make_console
-    from reformer_bench.report.plots.files import write_plots
-    from reformer_bench.report.tables import summary_table
     from reformer_bench.run.expand import expand
     from reformer_bench.run.predictions import predicted_record
     from reformer_bench.store import RECORDS, RunInfo, RunWriter, run_folder_name
@@ -221,6 +218,11 @@ def _predict(asked: RunOptions, suite: Suite, budget: int | None, executor: Exec
     )
     records = [predicted_record(case, found[case.id], environment, budget) for case in cases]
     known = any(record.memory.predicted_peak_bytes is not None for record in records)
+
+    from reformer_bench.cli.console import make_console
+    from reformer_bench.report.plots.files import write_plots
+    from reformer_bench.report.tables import summary_table
+
     files: list[Path] = []
     if not asked.dry_run:
         with RunWriter(folder, RunInfo.begun(suite, profile.kind, environment, budget)) as writer:
