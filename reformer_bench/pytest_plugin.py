@@ -9,7 +9,6 @@ import json
 from collections.abc import Generator, Mapping
 from contextlib import ContextDecorator, ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,14 +100,9 @@ class PeakMemory(ContextDecorator):
         self.measure(self._stack)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         __tracebackhide__ = True
-        self._stack.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, *error)
         problem = None if kind is not None else self.problem()
         if problem is not None:
             pytest.fail(problem)

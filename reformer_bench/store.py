@@ -1,6 +1,4 @@
-"""Reads and writes result files, as the only module: run folders (run.json, records.jsonl) and
-baselines.
-"""
+"""The only reader and writer of result files: of run folders and of baselines."""
 
 from __future__ import annotations
 
@@ -8,11 +6,11 @@ import fcntl
 import json
 import os
 import stat
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
@@ -25,12 +23,14 @@ from reformer_bench.schema.record import (
     Predictions,
     Record,
     latest_of_each,
+    utc_now,
 )
 from reformer_bench.schema.suite import Suite
 
 RECORDS = "records.jsonl"
 RUN_INFO = "run.json"
 PREDICTIONS = "predictions.json"
+_OURS = "what `reformer-bench run` wrote"
 
 
 class RunInfo(BaseModel):
@@ -48,6 +48,24 @@ class RunInfo(BaseModel):
     """When the run began, in ISO 8601, UTC."""
     environment: Environment
 
+    @classmethod
+    def begun(
+        cls,
+        suite: Suite,
+        device: str,
+        environment: Environment,
+        memory_budget_bytes: int | None = None,
+    ) -> RunInfo:
+        """Return what is said of a run that this process begins now."""
+        return cls(
+            suite=suite,
+            device=device,
+            memory_budget_bytes=memory_budget_bytes,
+            command=("reformer-bench", *sys.argv[1:]),
+            started_at=utc_now(),
+            environment=environment,
+        )
+
 
 @dataclass(frozen=True)
 class Run:
@@ -58,7 +76,7 @@ class Run:
     records: list[Record]
     info: RunInfo | None = None
     """None where only a records file was given, or a folder without run.json."""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """What the reader had to pass over, a line for each."""
 
 
@@ -85,7 +103,7 @@ def load_run(path: Path | str) -> Run:
             file = path / RECORDS
             if not os.path.lexists(file):
                 raise InputError(f"{path}: holds no {RECORDS}, so it is not a run folder")
-            info = load_info(path) if os.path.lexists(path / RUN_INFO) else None
+            info = _load_info(path / RUN_INFO) if os.path.lexists(path / RUN_INFO) else None
         else:
             file, info = path, None
     with reading(file, f"a file of records, as {RECORDS} is"):
@@ -94,11 +112,8 @@ def load_run(path: Path | str) -> Run:
     return Run(path=path, records=latest_of_each(records), info=info, notes=notes)
 
 
-def load_info(folder: Path) -> RunInfo:
-    """Return what run.json of a folder says; InputError where it can't be understood."""
-    file = folder / RUN_INFO
-    data = _parse(read_text(file, "what `reformer-bench run` wrote"), str(file))
-    return validated(RunInfo, data, where=str(file))
+def _load_info(file: Path) -> RunInfo:
+    return validated(RunInfo, _parse(read_text(file, _OURS), str(file)), where=str(file))
 
 
 class _KeptPredictions(BaseModel):
@@ -127,7 +142,7 @@ def load_predictions(folder: Path, environment: Environment) -> dict[str, Predic
     file = folder / PREDICTIONS
     if not file.is_file():
         return {}
-    data = _parse(read_text(file, "what `reformer-bench run` wrote"), str(file))
+    data = _parse(read_text(file, _OURS), str(file))
     kept = validated(_KeptPredictions, data, where=str(file))
     return kept.cases if kept.environment == environment else {}
 
@@ -158,12 +173,7 @@ def load_baseline(path: Path) -> list[Record]:
         return load_run(path).records
     text = read_text(path, expected)
     data = _parse(text, str(path))
-    version = data.get("baseline_version")
-    if isinstance(version, int) and version > BASELINE_VERSION:
-        raise InputError(
-            f"{path}: baseline version {version} is newer than the {BASELINE_VERSION} this "
-            "reformer-bench reads: upgrade it"
-        )
+    _check_version(data, "baseline", BASELINE_VERSION, str(path))
     return validated(Baseline, data, where=str(path)).records()
 
 
@@ -197,13 +207,17 @@ def _parse(text: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: is JSON nested too deeply for a record") from None
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(data).__name__}")
-    version = data.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    _check_version(data, "schema", SCHEMA_VERSION, where)
+    return data
+
+
+def _check_version(data: dict[str, Any], what: str, newest: int, where: str) -> None:
+    version = data.get(f"{what}_version")
+    if isinstance(version, int) and version > newest:
         raise InputError(
-            f"{where}: schema version {version} is newer than the {SCHEMA_VERSION} this "
+            f"{where}: {what} version {version} is newer than the {newest} this "
             "reformer-bench reads: upgrade it"
         )
-    return data
 
 
 class RunWriter:
@@ -224,16 +238,12 @@ class RunWriter:
             self._file.close()
             raise InputError(f"{folder}: another run is writing there") from None
         with writing(folder):
-            self._begin(info)
-
-    def _begin(self, info: RunInfo) -> None:
-        _mend_tail(self._file)
-        folder = self.folder
-        if not (folder / RUN_INFO).is_file():
-            data = info.model_dump(mode="json")
-            # A table of a suite must keep which of its fields were set.
-            data["suite"] = info.suite.model_dump(mode="json", exclude_unset=True)
-            _write_whole(folder / RUN_INFO, json.dumps(data, indent=2, ensure_ascii=False))
+            _mend_tail(self._file)
+            if not (folder / RUN_INFO).is_file():
+                data = info.model_dump(mode="json")
+                # A table of a suite must keep which of its fields were set.
+                data["suite"] = info.suite.model_dump(mode="json", exclude_unset=True)
+                _write_whole(folder / RUN_INFO, json.dumps(data, indent=2, ensure_ascii=False))
 
     def append(self, record: Record) -> None:
         """Write one record, flushed and synced. InputError where the disk refuses."""
@@ -249,16 +259,11 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _mend_tail(file: Any) -> None:
+def _mend_tail(file: BinaryIO) -> None:
     """Cut off a torn last line, so that the next record starts a line of its own."""
     file.seek(0)
     text = file.read()

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from reformer_bench.run.executor import WorkOrder
+from reformer_bench.run.expand import Part, Plan
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.model import PRESETS, preset
 from reformer_bench.schema.record import (
@@ -29,7 +30,7 @@ from reformer_bench.schema.record import (
     StepSample,
     Timing,
 )
-from reformer_bench.schema.suite import Suite
+from reformer_bench.schema.suite import DeviceTable, Suite
 from reformer_bench.schema.units import GIB, MIB
 from reformer_bench.store import RunInfo
 
@@ -94,6 +95,11 @@ def case(variant: str = "reformer", length: int = 64, **changes: Any) -> Case:
     """A tiny case, which a test can really run; ``model`` changes single switches."""
     model = preset(variant, **{**TINY, **changes.pop("model", {})})
     return Case(suite="tiny", variant=variant, model=model, length=length, **changes)
+
+
+def plan(cases: Sequence[Case], limits: DeviceTable | None = None) -> Plan:
+    """A plan of these cases alone."""
+    return Plan(suite(), "cpu", (Part(suite(), tuple(cases), limits or DeviceTable(), 0.0),))
 
 
 def order(of: Case | None = None, **changes: Any) -> WorkOrder:

@@ -20,7 +20,7 @@ def baseline(run: Path, out: Path) -> int:
 
     RUN is the run's folder or its records file. A file that is already there is replaced.
     """
-    from reformer_bench.cli import exits
+    from reformer_bench.cli.exits import Exit
     from reformer_bench.schema.baseline import baseline_of
     from reformer_bench.schema.errors import InputError
     from reformer_bench.schema.units import counted
@@ -29,7 +29,7 @@ def baseline(run: Path, out: Path) -> int:
     records = load_run(run).records
     if not any(record.finished for record in records):
         click.echo(f"Error: {run}: no case finished, so there is nothing to keep", err=True)
-        return exits.NOTHING_MEASURED
+        return Exit.NOTHING_MEASURED
     try:
         kept = baseline_of(records)
     except InputError as error:

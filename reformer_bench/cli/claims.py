@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reformer_bench.cli import exits
+from reformer_bench.cli.exits import Exit
 from reformer_bench.cli.options import load_records
 from reformer_bench.schema.errors import InputError, writing
 
@@ -65,10 +65,10 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
         _draw(judgements, records, plot)
     verdicts = {judged.verdict for judged in judgements}
     if Verdict.REFUTED in verdicts:
-        return exits.REFUTED
+        return Exit.REFUTED
     if verdicts == {Verdict.NOT_MEASURABLE}:
         click.echo("Error: no claim could be judged by these runs", err=True)
-        return exits.NOTHING_MEASURED
+        return Exit.NOTHING_MEASURED
     return 0
 
 

@@ -27,7 +27,7 @@ class Named(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The names that go on from what was typed."""
+        """Return the names that go on from what was typed."""
         before, comma, last = incomplete.rpartition(",") if self._several else ("", "", incomplete)
         taken = set(before.split(","))
         try:
@@ -47,7 +47,7 @@ class Setting(click.types.StringParamType):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """The keys and values that go on from what was typed."""
+        """Return the keys and values that go on from what was typed."""
         key, equals, _ = incomplete.partition("=")
         keys = _switches()
         if not equals:
@@ -57,7 +57,7 @@ class Setting(click.types.StringParamType):
 
 
 def add_completion(command: click.Command) -> click.Command:
-    """The command with names for its options: an option means the same in every command."""
+    """Give a command's options their names: an option means the same in every command."""
     for param in command.params:
         known = next((_OPTIONS[flag] for flag in param.opts if flag in _OPTIONS), None)
         if known is not None and type(param.type) is click.types.StringParamType:
@@ -84,7 +84,7 @@ def _profiles(_: click.Context) -> list[str]:
 
 
 def _variants(ctx: click.Context) -> list[str]:
-    """Those of the suite on the line, or of the run."""
+    """Return the variants of the suite that stands on the line, or else of the run."""
     suite, run = ctx.params.get("suite"), ctx.params.get("run")
     if run is None and ctx.args:
         # An option that still waits for its value keeps click from giving arguments their names.
@@ -107,7 +107,7 @@ def _kinds(_: click.Context) -> list[str]:
 
 
 def _switches() -> dict[str, tuple[str, ...]]:
-    """Each key of ``--set`` with the names it takes, none for numbers and text."""
+    """Return each key of ``--set`` with the names it takes, none for numbers and text."""
     from reformer_bench.schema.model import ModelConfig
     from reformer_bench.schema.suite import Suite
 
@@ -118,7 +118,7 @@ def _switches() -> dict[str, tuple[str, ...]]:
 
 
 def _values(annotation: Any) -> tuple[str, ...]:
-    """The names that a field takes, whatever they stand inside of."""
+    """Return the names that a field takes, whatever they stand inside of."""
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return tuple(str(member.value) for member in annotation)
     if annotation is bool:
@@ -128,7 +128,7 @@ def _values(annotation: Any) -> tuple[str, ...]:
     return tuple(name for inner in get_args(annotation) for name in _values(inner))
 
 
-_OPTIONS: dict[str, click.ParamType] = {
+_OPTIONS: dict[str, click.types.StringParamType] = {
     "--suite": Named(_suites, files=True),
     "--preset": Named(_presets),
     "--variants": Named(_variants, several=True),

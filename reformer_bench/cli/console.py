@@ -10,7 +10,7 @@ _PLAIN_WIDTH = 120
 
 
 def make_console() -> Console:
-    """A console on stdout; output that goes to a file or a pipe is 120 columns wide."""
+    """Make a console on stdout; output that goes to a file or a pipe is 120 columns wide."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return Console(width=_PLAIN_WIDTH, highlight=False)
@@ -18,6 +18,6 @@ def make_console() -> Console:
 
 
 def warn(words: str) -> None:
-    """One warning on stderr; in a terminal broken between words, elsewhere one line."""
+    """Write a warning on stderr, in a terminal broken between words, elsewhere on one line."""
     console = Console(stderr=True, highlight=False)
     console.print(f"Warning: {words}", markup=False, soft_wrap=not console.is_terminal)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reformer_bench.cli.options import format_option, out_option, run_argument
 from reformer_bench.schema.errors import InputError, writing
 
 if TYPE_CHECKING:
@@ -14,19 +15,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "output_format",
+@run_argument()
+@format_option(
+    "pytest-benchmark",
+    "csv",
+    "parquet",
+    text="CSV and Parquet have a row for each case, in bytes and milliseconds.",
     required=True,
-    type=click.Choice(["pytest-benchmark", "csv", "parquet"]),
-    help="CSV and Parquet have a row for each case, in bytes and milliseconds.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file to write (default: standard output; Parquet needs a file).",
-)
+@out_option("The file to write (default: standard output; Parquet needs a file).", folder=False)
 def export(run: Path, output_format: str, out: Path | None) -> None:
     """Write a run in another tool's format. RUN is its folder or its records file."""
     from reformer_bench.store import load_run

@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import click
 
 from reformer_bench import __version__
-from reformer_bench.cli import exits
 from reformer_bench.cli.completion import add_completion
+from reformer_bench.cli.exits import Exit
 from reformer_bench.schema.errors import InputError, did_you_mean, why
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -27,7 +27,7 @@ _PATIENCE_S = 2.0
 
 @contextmanager
 def ended_by_signals(patience_s: float = _PATIENCE_S) -> Iterator[Callable[[], bool]]:
-    """KeyboardInterrupt on SIGTERM as on SIGINT, for as long as the block runs.
+    """Raise KeyboardInterrupt on SIGTERM as on SIGINT, for as long as the block runs.
 
     Yields a function that tells whether one has come. An interrupt may meet code whose exceptions
     go nowhere (an import that is let fail, a destructor, a callback of torch's): while the block
@@ -45,12 +45,17 @@ def ended_by_signals(patience_s: float = _PATIENCE_S) -> Iterator[Callable[[], b
         timer.start()
         raise KeyboardInterrupt
 
+    def silent_about_interrupts(unraisable: Any) -> None:
+        # An interrupt that went nowhere is raised again, and needs no words.
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            hook(unraisable)
+
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     hook = sys.unraisablehook
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt)
-    sys.unraisablehook = _silent_about_interrupts(hook)
+    sys.unraisablehook = silent_about_interrupts
     try:
         yield lambda: bool(timers)
     finally:
@@ -61,32 +66,11 @@ def ended_by_signals(patience_s: float = _PATIENCE_S) -> Iterator[Callable[[], b
             signal.signal(number, handler)
 
 
-def _silent_about_interrupts(otherwise: Callable[[Any], object]) -> Callable[[Any], None]:
-    """A hook for exceptions that go nowhere: an interrupt is raised again, and needs no words."""
-
-    def hook(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            otherwise(unraisable)
-
-    return hook
-
-
-COMMANDS = {
-    "run": "reformer_bench.cli.run",
-    "predict": "reformer_bench.cli.predict",
-    "max-len": "reformer_bench.cli.max_len",
-    "validate": "reformer_bench.cli.validate",
-    "show": "reformer_bench.cli.show",
-    "plot": "reformer_bench.cli.plot",
-    "baseline": "reformer_bench.cli.baseline",
-    "check": "reformer_bench.cli.check",
-    "export": "reformer_bench.cli.export",
-    "claims": "reformer_bench.cli.claims",
-    "recommend": "reformer_bench.cli.recommend",
-    "suites": "reformer_bench.cli.suites",
-    "env": "reformer_bench.cli.env",
-}
-"""The module of each command; it holds a click command of the command's name."""
+COMMANDS = (
+    "run", "predict", "max-len", "validate", "show", "plot", "baseline", "check", "export",
+    "claims", "recommend", "suites", "env",
+)  # fmt: skip
+"""Each command is in a module of ``reformer_bench.cli`` of its name, under its name."""
 
 
 class InterruptedByUserError(Exception):
@@ -104,13 +88,13 @@ class LazyGroup(click.Group):
         """Return the command of a name; None where there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name])
-        command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"reformer_bench.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return add_completion(command)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does, but an interrupt is told in one line."""
+        """Run the command as click does, but let an interrupt be told in one line."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -134,7 +118,7 @@ def cli() -> None:
 
 
 def _hint(error: click.ClickException) -> str:
-    """The value that was probably meant, where an option takes one of several."""
+    """Return the value that was probably meant, where an option takes one of several."""
     if not isinstance(error, click.BadParameter) or error.param is None:
         return ""
     wrong = re.match(r"'(.*)' is not one of ", error.message)
@@ -156,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             code = cli.main(args=arguments, prog_name="reformer-bench", standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
-            sys.exit(exits.INPUT)
+            sys.exit(Exit.INPUT)
         except (click.Abort, KeyboardInterrupt, InterruptedByUserError):
             _exit_interrupted()
         except Exception as error:
@@ -169,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _exit_interrupted() -> NoReturn:
     click.echo("Interrupted.", err=True)
-    sys.exit(exits.INTERRUPTED)
+    sys.exit(Exit.INTERRUPTED)
 
 
 def _exit_for(error: Exception) -> NoReturn:
@@ -179,10 +163,10 @@ def _exit_for(error: Exception) -> NoReturn:
         sys.exit(error.exit_code)
     if isinstance(error, InputError):
         click.echo(f"Error: {error}", err=True)
-        sys.exit(exits.INPUT)
+        sys.exit(Exit.INPUT)
     if isinstance(error, OSError):
         # What no command foresaw: a disk that is full, a folder that may not be looked into.
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"Error: {where}{why(error)}", err=True)
-        sys.exit(exits.INPUT)
+        sys.exit(Exit.INPUT)
     raise error

@@ -1,12 +1,11 @@
-"""``--variants`` and ``--seq-len`` of commands that show a run: a part of its records."""
+"""The options that several commands have, each declared once, and what they stand for."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,26 +13,227 @@ from reformer_bench.schema.devices import DEVICE_PROFILES, DeviceProfile, device
 from reformer_bench.schema.errors import InputError
 
 if TYPE_CHECKING:
-    from reformer_bench.run.executor import Executor
     from reformer_bench.schema.case import Case
-    from reformer_bench.schema.record import Predictions, Record
-    from reformer_bench.schema.suite import Suite
-    from reformer_bench.store import RunInfo
+    from reformer_bench.schema.record import Record
+    from reformer_bench.store import Run
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+LENGTHS_HELP = "Sequence lengths, e.g. 512,1024 or 512..64K (every doubling)."
 _MOST_NAMES = 12
 
 
-def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The two options, named as those of ``run`` are."""
-    command = click.option(
-        "--seq-len", metavar="LENGTHS", help="Only these lengths, e.g. 512,1K or 4K..64K."
-    )(command)
-    return click.option("--variants", metavar="A,B", help="Only these variants.")(command)
+def run_argument(*, required: bool = True) -> Decorator:
+    """RUN, the folder or the records file of a run."""
+    return click.argument("run", required=required, type=click.Path(path_type=Path))
+
+
+def out_option(text: str, *, folder: bool = True, required: bool = False) -> Decorator:
+    """``--out``, a folder or a file to write."""
+    kind = click.Path(path_type=Path, file_okay=not folder, dir_okay=folder)
+    return click.option("--out", type=kind, required=required, help=text)
+
+
+def format_option(*formats: str, text: str, required: bool = False) -> Decorator:
+    """``--format``, one of some formats; the first is the default, unless one must be given."""
+    default = {} if required else {"default": formats[0], "show_default": True}
+    return click.option(
+        "--format",
+        "output_format",
+        type=click.Choice(formats),
+        required=required,
+        help=text,
+        **default,  # type: ignore[arg-type]
+    )
+
+
+def set_option(text: str) -> Decorator:
+    """``--set KEY=VALUE``, repeatable."""
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=text)
+
+
+def seq_len_option(text: str = LENGTHS_HELP, default: str | None = None) -> Decorator:
+    """``--seq-len``, sequence lengths."""
+    shown = default is not None
+    return click.option(
+        "--seq-len", metavar="LENGTHS", default=default, show_default=shown, help=text
+    )
+
+
+def variants_option(text: str) -> Decorator:
+    """``--variants``, some of the variants."""
+    return click.option("--variants", metavar="A,B", help=text)
+
+
+def device_option(text: str, default: str = "auto") -> Decorator:
+    """``--device``, where things run."""
+    return click.option("--device", default=default, show_default=True, help=text)
+
+
+def device_profile_option(text: str, name: str = "device_profile") -> Decorator:
+    """``--device-profile``, what is predicted for; ``name`` is that of the parameter."""
+    return click.option("--device-profile", name, metavar="NAME", help=text)
+
+
+def memory_budget_option(text: str) -> Decorator:
+    """``--memory-budget``, a size."""
+    return click.option("--memory-budget", metavar="SIZE", help=text)
+
+
+def all_of(*options: Decorator) -> Decorator:
+    """Return one decorator in place of several, in the order in which help shows them."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+part_options = all_of(
+    variants_option("Only these variants."),
+    seq_len_option("Only these lengths, e.g. 512,1K or 4K..64K."),
+)
+"""The part of a run that is shown; ``part_of`` takes it."""
+
+target_options = all_of(
+    device_profile_option(
+        f"The device it has to fit on: {', '.join(DEVICE_PROFILES)}.", name="device"
+    ),
+    memory_budget_option("The memory it has to fit in, instead of a device's, e.g. 16GiB."),
+)
+"""What a model has to fit in; ``target`` reads it."""
+
+model_options = all_of(
+    click.option(
+        "--preset",
+        "presets",
+        multiple=True,
+        default=("reformer",),
+        show_default=True,
+        metavar="NAME",
+        help="The model: a preset such as reformer or flash-transformer, or all. Repeatable.",
+    ),
+    set_option("Change a setting of the model, e.g. model.n_layers=12. Repeatable."),
+    click.option(
+        "--batch",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Sequences in a batch.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float64"]),
+        help="What the sublayers compute in (default: float32).",
+    ),
+    click.option(
+        "--workload",
+        type=click.Choice(["train_step", "forward", "attention"]),
+        default="train_step",
+        show_default=True,
+        help="What is run: a training step, a forward pass, or one attention layer.",
+    ),
+    click.option(
+        "--optimizer",
+        type=click.Choice(["adam", "adafactor", "none"]),
+        default="adam",
+        show_default=True,
+        help="The optimizer of a training step.",
+    ),
+)
+"""The model itself, by presets; ``cases_of`` makes cases of it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the model has to fit in."""
+
+    profile: DeviceProfile
+    budget_bytes: int | None
+    """None stands for no limit."""
+
+
+def target(device: str | None, memory_budget: str | None) -> Target:
+    """Return what ``target_options`` say; a budget comes before a device's memory."""
+    profile = device_profile(device or "cpu")
+    if memory_budget is None:
+        return Target(profile, profile.usable_bytes)
+    count = budget_bytes(memory_budget)
+    if count < 1:
+        raise InputError(f"--memory-budget: expected more than nothing, got {memory_budget!r}")
+    return Target(profile, count)
+
+
+def budget_bytes(text: str) -> int:
+    """Return the bytes of ``--memory-budget``."""
+    from reformer_bench.schema.units import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise InputError(f"--memory-budget: {error}") from None
+
+
+def cases_of(options: dict[str, Any], seq_len: str, kind: str) -> list[Case]:
+    """Return the cases that ``model_options`` and lengths describe."""
+    from reformer_bench.run.overrides import cases_of_presets, preset_names
+    from reformer_bench.schema.case import device_kind
+
+    presets = preset_names(options["presets"])
+    others = {name: value for name, value in options.items() if name != "presets"}
+    return cases_of_presets(presets, device_kind(kind), seq_len=seq_len, **others)
+
+
+def open_run(path: Path) -> Run:
+    """Load a run that has records, and say on stderr what had to be passed over."""
+    from reformer_bench.store import load_run
+
+    run = load_run(path)
+    if not run.records:
+        raise InputError(f"{path}: the run has no records yet")
+    for note in run.notes:
+        click.echo(note, err=True)
+    return run
+
+
+def load_records(runs: Sequence[Path]) -> list[Record]:
+    """Load the records of several runs; InputError where different machines measured them."""
+    from reformer_bench.store import load_run
+
+    records: list[Record] = []
+    measured: dict[str, Path] = {}
+    predicted: dict[str, Path] = {}
+    for path in runs:
+        run = load_run(path)
+        for note in run.notes:
+            click.echo(note, err=True)
+        for record in run.records:
+            devices = measured if record.is_measured else predicted
+            devices.setdefault(_machine(record), path)
+        records += run.records
+    if not records:
+        raise InputError(f"{runs[0]}: the run has no records yet")
+    # Predictions for another device may stand beside measurements.
+    devices = measured or predicted
+    if len(devices) > 1:
+        (one, first), (other, second), *_ = devices.items()
+        raise InputError(
+            f"{first} was measured on {one!r} and {second} on {other!r}: give one machine's runs"
+        )
+    return records
+
+
+def _machine(record: Record) -> str:
+    """Name in words what decides the time of a measurement."""
+    env = record.environment
+    threads = f", {env.torch_threads} threads" if env.device_kind == "cpu" else ""
+    return f"{env.device_name}{threads}, torch {env.torch_version}, host {env.hostname_hash[:6]}"
 
 
 def part_of(records: Sequence[Record], variants: str | None, seq_len: str | None) -> list[Record]:
-    """The records of the variants and lengths named, all where nothing is.
+    """Return the records of the variants and lengths named, all where nothing is.
 
     Raises InputError where a name or a length is not in the run. A range takes every length of
     the run from its first to its last, not doublings only.
@@ -51,9 +251,11 @@ def part_of(records: Sequence[Record], variants: str | None, seq_len: str | None
 
 
 def _variants(text: str, known: Sequence[str]) -> set[str]:
+    from difflib import get_close_matches
+
     names = {name.strip() for name in text.split(",") if name.strip()}
     for name in sorted(names - set(known)):
-        close = difflib.get_close_matches(name, known, n=1)
+        close = get_close_matches(name, known, n=1)
         # A run of many suites has more names than a line holds.
         more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
         hint = f"it has: {', '.join(known[:_MOST_NAMES])}{more}"
@@ -83,302 +285,3 @@ def _lengths(text: str, known: Sequence[int]) -> set[int]:
             raise InputError(f"--seq-len: the run has no length {item.strip()} (it has: {shown})")
         found |= within
     return found
-
-
-def _machine(record: Record) -> str:
-    """Name in words what decides the time of a measurement."""
-    env = record.environment
-    threads = f", {env.torch_threads} threads" if env.device_kind == "cpu" else ""
-    return f"{env.device_name}{threads}, torch {env.torch_version}, host {env.hostname_hash[:6]}"
-
-
-def load_records(runs: tuple[Path, ...]) -> list[Record]:
-    """Load the records of several runs; InputError where they were measured on different
-    machines.
-    """
-    from reformer_bench.claims.quantities import is_measured
-    from reformer_bench.store import load_run
-
-    records: list[Record] = []
-    measured: dict[str, Path] = {}
-    predicted: dict[str, Path] = {}
-    for path in runs:
-        run = load_run(path)
-        for note in run.notes:
-            click.echo(note, err=True)
-        for record in run.records:
-            devices = measured if is_measured(record) else predicted
-            devices.setdefault(_machine(record), path)
-        records += run.records
-    if not records:
-        raise InputError(f"{runs[0]}: the run has no records yet")
-    # Predictions for another device may stand beside measurements.
-    devices = measured or predicted
-    if len(devices) > 1:
-        (one, first), (other, second), *_ = devices.items()
-        raise InputError(
-            f"{first} was measured on {one!r} and {second} on {other!r}: give one machine's runs"
-        )
-    return records
-
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the model has to fit in."""
-
-    profile: DeviceProfile
-    budget_bytes: int | None
-    """None stands for no limit."""
-
-
-def model_options(command: Command) -> Command:
-    """Add --preset, --set, --batch, --dtype, --workload and --optimizer to a command."""
-    options = (
-        click.option(
-            "--preset",
-            "presets",
-            multiple=True,
-            default=("reformer",),
-            show_default=True,
-            metavar="NAME",
-            help="The model: a preset such as reformer or flash-transformer, or all. Repeatable.",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Change a setting of the model, e.g. model.n_layers=12. Repeatable.",
-        ),
-        click.option(
-            "--batch",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Sequences in a batch.",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float64"]),
-            help="What the sublayers compute in (default: float32).",
-        ),
-        click.option(
-            "--workload",
-            type=click.Choice(["train_step", "forward", "attention"]),
-            default="train_step",
-            show_default=True,
-            help="What is run: a training step, a forward pass, or one attention layer.",
-        ),
-        click.option(
-            "--optimizer",
-            type=click.Choice(["adam", "adafactor", "none"]),
-            default="adam",
-            show_default=True,
-            help="The optimizer of a training step.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def target_options(command: Command) -> Command:
-    """Add --device-profile and --memory-budget to a command."""
-    profile = click.option(
-        "--device-profile",
-        "device",
-        metavar="NAME",
-        help=f"The device it has to fit on: {', '.join(DEVICE_PROFILES)}.",
-    )
-    budget = click.option(
-        "--memory-budget",
-        metavar="SIZE",
-        help="The memory it has to fit in, instead of a device's, e.g. 16GiB.",
-    )
-    return profile(budget(command))
-
-
-def target(device: str | None, memory_budget: str | None) -> Target:
-    """Return what the two options say; a budget comes before a device's memory."""
-    from reformer_bench.schema.units import parse_bytes
-
-    profile = device_profile(device or "cpu")
-    if memory_budget is None:
-        return Target(profile, profile.usable_bytes)
-    try:
-        count = parse_bytes(memory_budget)
-    except ValueError as error:
-        raise InputError(f"--memory-budget: {error}") from None
-    if count < 1:
-        raise InputError(f"--memory-budget: expected more than nothing, got {memory_budget!r}")
-    return Target(profile, count)
-
-
-def cases_of(options: dict[str, Any], seq_len: str, kind: str) -> list[Case]:
-    """Return the cases that the model options and lengths describe."""
-    from reformer_bench.run.overrides import adhoc_cases, adhoc_suite, preset_names
-
-    suite = adhoc_suite(
-        preset_names(options["presets"]),
-        seq_len=seq_len,
-        batch=options["batch"],
-        workload=options["workload"],
-        optimizer=options["optimizer"],
-        dtype=options["dtype"],
-        settings=options["settings"],
-    )
-    return adhoc_cases(suite, "cuda" if kind == "cuda" else "cpu")
-
-
-# Below this not even a worker's own buffers fit, and a forgotten unit is likelier than a wish.
-_LEAST_BUDGET_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options as the user wrote them."""
-
-    suite: str
-    seq_len: str | None
-    settings: tuple[str, ...]
-    variants: str | None
-    device: str
-    out: Path | None
-    memory_budget: str | None
-    case_timeout: float | None
-    dry_run: bool
-    executor: str
-    quiet: bool
-    retry: bool = False
-    predict: bool = True
-    device_profile: str | None = None
-
-    @property
-    def predicts_only(self) -> bool:
-        """Whether nothing is to be run."""
-        return self.device == "none"
-
-
-def resolved_suite(asked: Options) -> Suite:
-    """Return the suite asked for, with everything that the options change."""
-    from reformer_bench.schema.suite import find_suite
-
-    return _changed(find_suite(asked.suite), asked)
-
-
-def resolved_parts(asked: Options) -> tuple[Suite, list[Suite]]:
-    """Return the suite asked for and the suites that it stands for (itself, or those it includes),
-    with everything that the options change.
-    """
-    from reformer_bench.schema.suite import find_suite, parts_of
-
-    suite = find_suite(asked.suite)
-    if not suite.includes:
-        changed = _changed(suite, asked)
-        return changed, [changed]
-    for option, given in (("--variants", asked.variants), ("--device", asked.predicts_only)):
-        if given:
-            raise InputError(
-                f"{option} {given if isinstance(given, str) else 'none'}: suite {suite.name!r} "
-                f"includes others, which have variants of their own: name one of them with "
-                f"--suite ({', '.join(suite.includes)})"
-            )
-    return suite, [_changed(part, asked) for part in parts_of(suite)]
-
-
-def _changed(suite: Suite, asked: Options) -> Suite:
-    from reformer_bench.run import overrides
-
-    suite = overrides.with_settings(suite, asked.settings)
-    if asked.variants is not None:
-        suite = overrides.with_variants(suite, asked.variants.split(","))
-    if asked.seq_len is not None:
-        suite = overrides.with_lengths(suite, asked.seq_len)
-    if asked.case_timeout is not None:
-        suite = overrides.with_case_timeout(suite, asked.case_timeout)
-    return suite
-
-
-def memory_budget(asked: Options) -> int | None:
-    """Return the budget in bytes; None where none was given."""
-    from reformer_bench.schema.units import format_bytes, parse_bytes
-
-    if asked.memory_budget is None:
-        return None
-    try:
-        count = parse_bytes(asked.memory_budget)
-    except ValueError as error:
-        raise InputError(f"--memory-budget: {error}") from None
-    if count < _LEAST_BUDGET_BYTES:
-        raise InputError(
-            f"--memory-budget: {asked.memory_budget!r} is {format_bytes(count)}, less than any "
-            f"case needs (at least {format_bytes(_LEAST_BUDGET_BYTES)}; "
-            "write the unit, as in 16GiB)"
-        )
-    return count
-
-
-def check_budget(info: RunInfo) -> None:
-    """Raise InputError where the budget is more than the device has."""
-    from reformer_bench.schema.units import format_bytes
-
-    budget, memory = info.memory_budget_bytes, info.environment.device_memory_bytes
-    if budget is not None and memory is not None and budget > memory:
-        raise InputError(
-            f"--memory-budget: {format_bytes(budget)} is more than the {format_bytes(memory)} of "
-            f"{info.environment.device_name}"
-        )
-
-
-def predictions(
-    cases: list[Case],
-    asked: Options,
-    executor: Executor,
-    kept: Predictions | None = None,
-) -> Predictions:
-    """What each case will take, by its id; nothing where the user asked for none.
-
-    ``kept`` are those made before, which are not made again.
-    """
-    if not asked.predict:
-        return {}
-    from reformer_bench.cli.predicting import progress_of
-    from reformer_bench.run.executors.local import LocalExecutor
-    from reformer_bench.run.predict import predict_all
-
-    warm = executor.server if isinstance(executor, LocalExecutor) else None
-    found = dict(kept or {})
-    missing = [case for case in cases if case.id not in found]
-    with progress_of("predicting memory", len(missing), quiet=asked.quiet) as tell:
-        found.update(predict_all(missing, asked.device_profile, warm, tell))
-    return found
-
-
-def make_executor(asked: Options) -> Executor:
-    """Make the executor of a name."""
-    if asked.executor == "slurm":
-        from reformer_bench.run.executors.slurm import SlurmExecutor
-
-        return SlurmExecutor((asked.out.parent if asked.out else Path("results")) / ".submitit")
-    from reformer_bench.run.executors.local import LocalExecutor
-
-    return LocalExecutor()
-
-
-def check_installed(suite: Suite) -> None:
-    """Raise InputError, before anything is measured, where a variant's library is missing."""
-    from reformer_bench.peers.installed import check_installed as check_library
-    from reformer_bench.schema.suite import fields_of
-
-    for name, variant in suite.variants.items():
-        saved = (suite.model, variant.model, *(table.model for table in suite.device.values()))
-        from_checkpoint = any("checkpoint" in fields_of(table) for table in saved)
-        try:
-            check_library("transformers" if from_checkpoint else variant.implementation)
-        except InputError as error:
-            raise InputError(
-                f"variant {name}: {error}; --variants can leave the variant out"
-            ) from None

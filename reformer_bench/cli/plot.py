@@ -6,18 +6,14 @@ from pathlib import Path
 
 import click
 
-from reformer_bench.cli.options import part_of, part_options
-
-EXIT_NOTHING = 4
+from reformer_bench.cli.exits import Exit
+from reformer_bench.cli.options import open_run, out_option, part_of, part_options, run_argument
+from reformer_bench.schema.errors import InputError
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the files.  [default: the run's folder]",
-)
+@run_argument()
+@out_option("Folder for the files.  [default: the run's folder]")
 @click.option(
     "--format",
     "formats",
@@ -33,16 +29,14 @@ EXIT_NOTHING = 4
     help="What to draw; both adds an overview.",
 )
 @part_options
-@click.pass_context
 def plot(
-    ctx: click.Context,
     run: Path,
     out: Path | None,
     formats: str,
     quantity: str,
     variants: str | None,
     seq_len: str | None,
-) -> None:
+) -> int:
     """Draw peak memory and throughput of RUN against what it varies.
 
     That is the sequence length, and layers, d_ff or hash rounds where the suite varies them; bars
@@ -51,18 +45,12 @@ def plot(
     RUN is a run's folder or its records file. Exits with 4 where no case has anything to draw.
     """
     from reformer_bench.report.plots.files import FORMATS, write_plots
-    from reformer_bench.schema.errors import InputError
-    from reformer_bench.store import load_run
 
     chosen = list(dict.fromkeys(name.strip().lower() for name in formats.split(",")))
     for name in chosen:
         if name not in FORMATS:
             raise InputError(f"--format: {name!r} is not one of {', '.join(FORMATS)}")
-    loaded = load_run(run)
-    if not loaded.records:
-        raise InputError(f"{run}: the run has no records yet")
-    for note in loaded.notes:
-        click.echo(note, err=True)
+    loaded = open_run(run)
     part = part_of(loaded.records, variants, seq_len)
     folder = loaded.path if loaded.path.is_dir() else loaded.path.parent
     out = folder if out is None else out
@@ -72,6 +60,7 @@ def plot(
         raise InputError(f"{out}: cannot be written ({error.strerror})") from None
     if not written:
         click.echo(f"{run}: nothing to draw, no case has a figure for {quantity}", err=True)
-        ctx.exit(EXIT_NOTHING)
+        return Exit.NOTHING_MEASURED
     for path in written:
         click.echo(str(path))
+    return 0

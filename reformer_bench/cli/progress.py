@@ -1,161 +1,211 @@
-"""The progress of a run: a live line in a terminal, a plain line per finished case elsewhere."""
+"""Progress in a terminal and elsewhere: of a run, case by case, and of predictions."""
 
 from __future__ import annotations
 
 import os
 import textwrap
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from reformer_bench.report.words import outcome_words
-from reformer_bench.run.session import Progress
+from reformer_bench.run.session import Standing
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Outcome, Record
-from reformer_bench.schema.units import format_bytes, format_tokens
+from reformer_bench.schema.units import counted, format_bytes, format_tokens
 
 _BAR_WIDTH = 20
 _LENGTH_WIDTH = 8
 _INDENT = " " * 6
+_BETWEEN_LINES_S = 15.0
+"""From one line of a task to the next, where there is no terminal."""
+
+Tell = Callable[..., None]
+"""Called with nothing when one more is done, or with ``now=`` to say what is being worked on."""
 
 
-class Reporter(Protocol):
-    """What shows progress, between start and stop."""
+@contextmanager
+def progress_of(
+    what: str,
+    total: int,
+    *,
+    noun: str = "case",
+    quiet: bool = False,
+    console: Console | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Tell]:
+    """Show on stderr how far a task of ``total`` parts is, while the block runs.
 
-    def start(self) -> None:
-        """Begin to show progress."""
+    A terminal has a bar, anything else a line now and then. ``what`` is the task's name, as in
+    "predicting the memory of".
+    """
+    console = console or Console(stderr=True, highlight=False)
+    if quiet or total == 0:
+        yield lambda *, now=None: None
+    elif console.is_terminal:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=_BAR_WIDTH),
+            MofNCompleteColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total)
 
-    def tell(self, progress: Progress) -> None:
-        """Take note that a case has been started or has ended."""
+            def tell(*, now: str | None = None) -> None:
+                text = what if now is None else f"{what}: {now}"
+                bar.update(task, advance=now is None, description=text)
 
-    def stop(self) -> None:
-        """Stop showing progress, and leave the terminal as it was."""
+            yield tell
+    else:
+        lines = _TaskLines(console, what, counted(total, noun), clock)
+        yield lines.tell
+        lines.end()
 
 
-class Silent:
-    """A reporter that shows nothing."""
+class _TaskLines:
+    """A line at the start and the end of a task, and every quarter of a minute between."""
 
-    def start(self) -> None:
-        """Do nothing at the start."""
+    def __init__(self, console: Console, what: str, total: str, clock: Callable[[], float]) -> None:
+        self._console, self._what, self._total = console, what, total
+        self._clock = clock
+        self._began = self._last = clock()
+        self._done = 0
+        self._print(total)
 
-    def tell(self, progress: Progress) -> None:
-        """Do nothing for a case."""
+    def tell(self, *, now: str | None = None) -> None:
+        """Take note that one more is done, or that something else is worked on."""
+        self._done += now is None
+        if self._clock() - self._last >= _BETWEEN_LINES_S:
+            self._last = self._clock()
+            at = "" if now is None else f", at {now}"
+            self._print(f"{self._done} of {self._total}{at}")
 
-    def stop(self) -> None:
-        """Do nothing at the end."""
+    def end(self) -> None:
+        """Say that all are done."""
+        self._print(f"{self._total} done in {self._clock() - self._began:.0f} s")
+
+    def _print(self, words: str) -> None:
+        self._console.print(f"{self._what}: {words}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_of_run(
+    console: Console, cases: Sequence[Case], *, quiet: bool = False
+) -> Iterator[Callable[[Standing], None]]:
+    """Show how far a run is, while the block runs: of each standing that is told.
+
+    A terminal has a live line below the finished cases, anything else a line per finished case.
+    """
+    if quiet:
+        yield lambda standing: None
+    elif console.is_terminal:
+        line = LiveLine(console, cases)
+        with line.live:
+            yield line.tell
+    else:
+        yield PlainLines(console, cases).tell
 
 
 class PlainLines:
     """One aligned line per finished case, and one for all that were not started for one reason."""
 
-    def __init__(self, console: Console, cases: list[Case]) -> None:
+    def __init__(self, console: Console, cases: Sequence[Case]) -> None:
         self._console = console
         self._width = max((len(case.variant) for case in cases), default=0)
         # What all cases share needn't be on every line.
         self._workloads = len({case.workload for case in cases}) > 1
         self._length_width = max((len(_length_words(case)) for case in cases), default=0)
 
-    def start(self) -> None:
-        """Do nothing at the start."""
-
-    def tell(self, progress: Progress) -> None:
+    def tell(self, standing: Standing) -> None:
         """Print the lines of what has just been written."""
-        done = progress.done - len(progress.records)
-        for group in _groups(progress.records):
+        done = standing.done - len(standing.records)
+        # Lines are broken where they are read, and not in a file, where they are looked through.
+        broken = self._console.is_terminal or "COLUMNS" in os.environ
+        width = self._console.width if broken else None
+        for group in _groups(standing.records):
             done += len(group)
-            number = f"{max(done, 0)}/{progress.total}".rjust(2 * len(str(progress.total)) + 1)
-            name, *rest = _columns(group, self._width, self._length_width, self._workloads)
-            columns = [f"[{number}] {name}", *rest]
-            for line in fitted(columns, self._line_width()):
+            number = f"{max(done, 0)}/{standing.total}".rjust(2 * len(str(standing.total)) + 1)
+            name, *rest = self._columns(group)
+            for line in _fitted([f"[{number}] {name}", *rest], width):
                 self._console.print(line, markup=False, soft_wrap=True)
 
-    def stop(self) -> None:
-        """Do nothing at the end."""
-
-    def _line_width(self) -> int | None:
-        """Where lines are broken; not in a file, where they are looked through."""
-        broken = self._console.is_terminal or "COLUMNS" in os.environ
-        return self._console.width if broken else None
+    def _columns(self, group: Sequence[Record]) -> list[str]:
+        """Return the cells of a line about records of one series."""
+        record = group[0]
+        lengths = _length_words(record.case, group[-1].case)
+        columns = [f"{record.case.variant:<{self._width}}", f"{lengths:>{self._length_width}}"]
+        columns += [f"{record.case.workload:<10}"] if self._workloads else []
+        if not record.finished:
+            message = record.message or "no reason given"
+            skipped = record.outcome is Outcome.SKIPPED
+            return [*columns, message if skipped else f"{outcome_words(record)}: {message}"]
+        speed = record.timing.tokens_per_second if record.timing is not None else None
+        shown = "–" if speed is None else f"{speed:,.0f} tokens/s"
+        peak = format_bytes(record.memory.peak_bytes)
+        return [*columns, f"{peak:>9}", f"{shown:>14}", f"{record.wall_ms / 1e3:.1f} s".rjust(6)]
 
 
 class LiveLine:
-    """A reporter that lets finished cases scroll by, and shows below what runs and what is left."""
+    """Finished cases scroll by, above a line about what runs and what is left."""
 
     def __init__(
         self,
         console: Console,
-        cases: list[Case],
+        cases: Sequence[Case],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lines = PlainLines(console, cases)
         self._console = console
         self._clock = clock
-        self._progress: Progress | None = None
+        self._standing: Standing | None = None
         self._since = clock()
         self._spinner = Spinner("dots")
-        self._live = Live(
-            console=console, transient=True, refresh_per_second=8, get_renderable=self._status
+        self.live = Live(
+            console=console, transient=True, refresh_per_second=8, get_renderable=self.status
         )
 
-    def start(self) -> None:
-        """Take the bottom lines of the terminal."""
-        self._live.start()
+    def tell(self, standing: Standing) -> None:
+        """Take note that a case has been started or has ended."""
+        self._lines.tell(standing)
+        if not standing.records:
+            self._standing, self._since = standing, self._clock()
 
-    def tell(self, progress: Progress) -> None:
-        """Show the state."""
-        self._lines.tell(progress)
-        if not progress.records:
-            self._progress, self._since = progress, self._clock()
-
-    def stop(self) -> None:
-        """Give the bottom lines back."""
-        self._live.stop()
-
-    def _status(self) -> RenderableType:
-        """What runs now, and how far the run is; the time left goes on counting down."""
-        progress = self._progress
-        if progress is None:
+    def status(self) -> RenderableType:
+        """Show what runs now, and how far the run is; the time left goes on counting down."""
+        standing = self._standing
+        if standing is None:
             return Text("")
-        self._spinner.update(text=Text(" ".join(case_name(progress.case).split()), style="bold"))
-        left_s = progress.left_s
+        self._spinner.update(text=Text(" ".join(case_name(standing.case).split()), style="bold"))
+        left_s = standing.left_s
         if left_s is not None:
             left_s = max(0.0, left_s - (self._clock() - self._since))
-        bar = ProgressBar(total=progress.total, completed=progress.done, width=_BAR_WIDTH)
+        bar = ProgressBar(total=standing.total, completed=standing.done, width=_BAR_WIDTH)
         room = self._console.width - _BAR_WIDTH - 2
         line = Table.grid(padding=(0, 1))
-        line.add_row(bar, Text(_state(progress, left_s, room), style="dim", no_wrap=True))
+        line.add_row(bar, Text(_state(standing, left_s, room), style="dim", no_wrap=True))
         return Group(self._spinner, line)
 
 
-def make_reporter(console: Console, cases: list[Case], *, quiet: bool) -> Reporter:
-    """Choose the reporter that suits a console."""
-    if quiet:
-        return Silent()
-    return LiveLine(console, cases) if console.is_terminal else PlainLines(console, cases)
-
-
 def case_name(case: Case, width: int = 0) -> str:
-    """``reformer   4K × 2  train_step``."""
+    """Name a case: ``reformer   4K × 2  train_step``."""
     length = f"{_length_words(case):>{_LENGTH_WIDTH}}"
     return f"{case.variant:<{width}}  {length}  {case.workload}"
 
 
-def case_line(record: Record, width: int = 0) -> str:
-    """A finished case in one line: its name and what came out."""
-    return "  ".join(_columns([record], width, _LENGTH_WIDTH, workloads=True))
+def _fitted(columns: list[str], width: int | None) -> list[str]:
+    """Put columns into lines of at most ``width``, broken between columns, and long ones between
+    words.
 
-
-def fitted(columns: list[str], width: int | None) -> list[str]:
-    """Columns as lines of at most ``width``, broken between columns, and long ones between words.
-
-    None: one line, however long. Lines after the first are indented.
+    None asks for one line, however long. Lines after the first are indented.
     """
     line = "  ".join(columns)
     if width is None or len(line) <= width:
@@ -176,7 +226,7 @@ def fitted(columns: list[str], width: int | None) -> list[str]:
 
 
 def _groups(records: Sequence[Record]) -> list[list[Record]]:
-    """Records that were not started for one reason together, each other one by itself."""
+    """Put records that were not started for one reason together, each other one by itself."""
     groups: list[list[Record]] = []
     for record in records:
         before = groups[-1][-1] if groups else None
@@ -191,47 +241,25 @@ def _groups(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def _length_words(case: Case, last: Case | None = None) -> str:
-    """``4K``, ``4K..1M`` or ``4K × 2``: length, up to that of a last case, and batch."""
+    """Write ``4K``, ``4K..1M`` or ``4K × 2``: length, up to that of a last case, and batch."""
     text = format_tokens(case.length)
     if last is not None and last.length != case.length:
         text += f"..{format_tokens(last.length)}"
     return f"{text} × {case.batch}" if case.batch > 1 else text
 
 
-def _columns(group: Sequence[Record], width: int, length_width: int, workloads: bool) -> list[str]:
-    """The cells of a line about records of one series."""
-    record = group[0]
-    lengths = _length_words(record.case, group[-1].case)
-    columns = [f"{record.case.variant:<{width}}", f"{lengths:>{length_width}}"]
-    columns += [f"{record.case.workload:<10}"] if workloads else []
-    if record.outcome is not Outcome.OK:
-        return [*columns, _failure(record)]
-    speed = record.timing.tokens_per_second if record.timing is not None else None
-    shown = "–" if speed is None else f"{speed:,.0f} tokens/s"
-    peak = format_bytes(record.memory.peak_bytes)
-    return [*columns, f"{peak:>9}", f"{shown:>14}", f"{record.wall_ms / 1e3:.1f} s".rjust(6)]
-
-
-def _failure(record: Record) -> str:
-    message = record.message or "no reason given"
-    if record.outcome is Outcome.SKIPPED:
-        return message
-    return f"{outcome_words(record)}: {message}"
-
-
-def _state(progress: Progress, left_s: float | None, room: int) -> str:
-    """How far a run is, as much of it as there is room for."""
-    text = f"{progress.done} of {progress.total} cases"
-    parts = [] if left_s is None else [f", about {_duration(left_s)} left"]
-    if progress.peak_bytes is not None:
-        parts.append(f", highest peak {format_bytes(progress.peak_bytes)}")
+def _state(standing: Standing, left_s: float | None, room: int) -> str:
+    """Say how far a run is, as much of it as there is room for."""
+    text = f"{standing.done} of {standing.total} cases"
+    parts = []
+    if left_s is not None:
+        minutes, seconds = divmod(round(left_s), 60)
+        left = f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+        parts.append(f", about {left} left")
+    if standing.peak_bytes is not None:
+        parts.append(f", highest peak {format_bytes(standing.peak_bytes)}")
     for part in parts:
         if len(text) + len(part) > room:
             break
         text += part
     return text
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

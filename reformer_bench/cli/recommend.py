@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reformer_bench.cli import exits
+from reformer_bench.cli.exits import Exit
 from reformer_bench.cli.options import load_records, target, target_options
 from reformer_bench.schema.errors import InputError
 
@@ -84,7 +84,7 @@ def recommend(
             cases[0], profile.name, budget_bytes, found.options, found.unit, best
         ):
             console.print(part)
-    return 0 if best is not None else exits.NOTHING_MEASURED
+    return 0 if best is not None else Exit.NOTHING_MEASURED
 
 
 def _combinations(seq_len: str, settings: tuple[str, ...], kind: DeviceKind) -> list[Case]:

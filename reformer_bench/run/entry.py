@@ -1,6 +1,4 @@
-"""The entry points of workers, importable without torch, so that a caller without it can
-name them.
-"""
+"""What workers run, importable without torch, so that a caller without it can name it."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import NotPredicted, Prediction, Record
 
 PRELOAD = ("reformer_bench.run.preload",)
-"""What a fork server imports so that these start at once."""
+"""What a fork server imports, so that these functions start at once."""
 
 
 def measure(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
@@ -32,7 +30,7 @@ def describe(device: str) -> Description | InputError:
 
 
 def matmul_speed(device: str, dtype: str) -> float | None:
-    """Return the FLOP/s of one large matrix product; see describe.matmul_speed."""
+    """Return the FLOP/s of one large matrix product; see worker.matmul_speed."""
     from reformer_bench.run.worker import matmul_speed
 
     return matmul_speed(device, dtype)

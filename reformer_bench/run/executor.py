@@ -1,8 +1,8 @@
-"""Executor: the interface behind which orders become records, here or elsewhere."""
+"""What an order to measure is, and what turns orders into records, here or elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,7 +51,11 @@ class Description:
 
 
 class Executor(Protocol):
-    """The interface of what runs cases."""
+    """What runs cases."""
+
+    takes_all: bool
+    """Whether it gets every order at once; else one after another, so that orders may depend on
+    the records before them."""
 
     def describe(self, device: str) -> Description:
         """Say what ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` is where the cases will run.
@@ -59,12 +63,8 @@ class Executor(Protocol):
         Raises InputError where there is no such device.
         """
 
-    def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
-        """Yield a record for every order, as they end.
-
-        An executor that runs one case after another takes an order only when it has yielded the
-        record before, so that orders may depend on records.
-        """
+    def run(self, orders: Sequence[WorkOrder]) -> Iterator[Record]:
+        """Yield a record for every order, as they end."""
 
     def close(self) -> None:
         """End what still runs."""

@@ -1,23 +1,92 @@
-"""Expansion of a suite, on a device, into the ordered list of its cases."""
+"""Expansion of suites, on a device, into the ordered list of their cases."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reformer_bench.peers import installed
 from reformer_bench.peers.huggingface_config import SHAPING, checkpoint_fields
-from reformer_bench.schema.case import Case, DeviceKind, Optimizer, Workload, device_kind
+from reformer_bench.schema.case import Case, DeviceKind, Workload, device_kind
 from reformer_bench.schema.errors import InputError, validated
 from reformer_bench.schema.model import PRESETS, ModelConfig, Positions
-from reformer_bench.schema.suite import Suite, Variant, fields_of
+from reformer_bench.schema.suite import DeviceTable, Suite, Variant, fields_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """A suite on one device: its cases, and the limits that they are run under."""
+
+    suite: Suite
+    cases: tuple[Case, ...]
+    limits: DeviceTable
+    expected_s: float
+    """How long the suite says that it takes; 0 where it doesn't say."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run is to measure on one device, expanded once."""
+
+    suite: Suite
+    """The suite asked for, which may stand for several."""
+    device: str
+    parts: tuple[Part, ...]
+
+    @property
+    def cases(self) -> list[Case]:
+        """Every case, part by part."""
+        return [case for part in self.parts for case in part.cases]
+
+    def limit_s(self, case: Case) -> float:
+        """Return the time limit of a case of one of the parts."""
+        part = next(part for part in self.parts if part.suite.name == case.suite)
+        return part.limits.case_timeout_s
+
+    def on(self, device: str) -> Plan:
+        """Return the plan of the same suites on a device."""
+        if device == self.device:
+            return self
+        return make_plan(self.suite, [part.suite for part in self.parts], device)
+
+
+def make_plan(suite: Suite, parts: Sequence[Suite], device: str) -> Plan:
+    """Expand the suites that a suite stands for: itself, or those that it includes.
+
+    Raises InputError naming variant and field where a model is impossible.
+    """
+    kind = device_kind(device)
+    minutes = [part.expected_minutes.get(kind, 0.0) for part in parts]
+    return Plan(
+        suite,
+        device,
+        tuple(
+            Part(part, tuple(expand(part, device)), part.on(kind), 60 * expected)
+            for part, expected in zip(parts, minutes, strict=True)
+        ),
+    )
 
 
 def check_device(name: str) -> None:
     """Raise InputError unless the name is auto, cpu, cuda or cuda:N."""
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
         raise InputError(f"--device: {name!r} is not one of auto, cpu, cuda, cuda:N")
+
+
+def check_installed(suite: Suite) -> None:
+    """Raise InputError, before anything is measured, where a variant's library is missing."""
+    for name, variant in suite.variants.items():
+        saved = (suite.model, variant.model, *(table.model for table in suite.device.values()))
+        from_checkpoint = any("checkpoint" in fields_of(table) for table in saved)
+        try:
+            installed.check_installed("transformers" if from_checkpoint else variant.implementation)
+        except InputError as error:
+            raise InputError(
+                f"variant {name}: {error}; --variants can leave the variant out"
+            ) from None
 
 
 def expand(suite: Suite, device: str) -> list[Case]:
@@ -29,21 +98,22 @@ def expand(suite: Suite, device: str) -> list[Case]:
     """
     kind = device_kind(device)
     models = {name: variant_model(suite, name, kind) for name in suite.variants}
-    checkpoints = {name: variant_checkpoint(suite, name, kind) for name in suite.variants}
     cases: dict[str, Case] = {}
     for length in suite.lengths_on(kind):
         for workload in suite.workloads:
-            for batch in _batches(suite, length):
+            for batch in suite.batches_at(length):
                 for name, variant in suite.variants.items():
-                    _check_length(suite, name, models[name], workload, length)
+                    model, checkpoint = models[name]
+                    _check_length(suite, name, model, workload, length)
                     case = Case(
                         suite=suite.name,
                         variant=name,
                         workload=workload,
                         implementation=variant.implementation,
-                        model=models[name],
-                        checkpoint=checkpoints[name],
-                        optimizer=_optimizer(suite, workload),
+                        model=model,
+                        checkpoint=checkpoint,
+                        # The other workloads step no optimizer: it must not make two cases of one.
+                        optimizer=suite.optimizer if workload == "train_step" else "none",
                         batch=batch,
                         length=length,
                         device=device,
@@ -53,51 +123,43 @@ def expand(suite: Suite, device: str) -> list[Case]:
     return list(cases.values())
 
 
-def expand_parts(parts: Iterable[Suite], device: str) -> list[Case]:
-    """Return every case of several suites, suite by suite."""
-    return [case for part in parts for case in expand(part, device)]
+def variant_model(suite: Suite, name: str, kind: DeviceKind) -> tuple[ModelConfig, str | None]:
+    """Return the model of a variant, and the folder that its weights come from.
 
-
-def variant_model(suite: Suite, name: str, kind: DeviceKind) -> ModelConfig:
-    """Return the model of a variant, put together from suite, device, preset, checkpoint and
-    variant.
-
-    Raises InputError where the parts don't fit together.
+    The model is put together from suite, device, preset, checkpoint and variant. The folder is an
+    absolute path; None stands for random weights. Raises InputError where the parts don't fit
+    together.
     """
     variant = suite.variants[name]
-    layers = _layers(suite, name, variant, kind)
-    checkpoint = variant_checkpoint(suite, name, kind)
+    where = f"suite {suite.name}, variant {name}"
+    # What sets model fields, weakest first, each with the place it was written in.
+    tables: list[tuple[str, dict[str, Any]]] = [
+        ("model", fields_of(suite.model)),
+        (f"device.{kind}.model", fields_of(suite.on(kind).model)),
+        (f"preset {variant.preset}", PRESETS.get(variant.preset or "", {})),
+        (f"variants.{name}.model", fields_of(variant.model)),
+    ]
+    checkpoint = None
+    for _, table in tables:
+        checkpoint = table.get("checkpoint", checkpoint)
     if checkpoint is not None:
-        layers.insert(-1, ("checkpoint", _saved_fields(suite, name, checkpoint)))
+        checkpoint = str(Path(checkpoint).expanduser().resolve())
+        tables.insert(-1, ("checkpoint", _saved_fields(where, variant, checkpoint)))
     fields: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for place, table in layers:
+    written: dict[str, str] = {}
+    for place, table in tables:
         fields.update(table)
-        origin.update(dict.fromkeys(table, place))
+        written.update(dict.fromkeys(table, place))
     fields.pop("checkpoint", None)
-    return validated(
-        ModelConfig, fields, where=f"suite {suite.name}, variant {name}", name=_written(origin)
-    )
+    return validated(ModelConfig, fields, where=where, name=_written_in(written)), checkpoint
 
 
-def variant_checkpoint(suite: Suite, name: str, kind: DeviceKind) -> str | None:
-    """Return the folder that a variant's weights come from, as an absolute path; None for random
-    weights.
-    """
-    found = None
-    for _, table in _layers(suite, name, suite.variants[name], kind):
-        found = table.get("checkpoint", found)
-    return None if found is None else str(Path(found).expanduser().resolve())
-
-
-def _saved_fields(suite: Suite, name: str, checkpoint: str) -> dict[str, Any]:
+def _saved_fields(where: str, variant: Variant, checkpoint: str) -> dict[str, Any]:
     """Return the model fields of a checkpoint, once it is sure that the variant can be measured
     with it.
 
     A variant must not be another model than its name and its fields say.
     """
-    variant = suite.variants[name]
-    where = f"suite {suite.name}, variant {name}"
     saved = checkpoint_fields(Path(checkpoint))
     if variant.implementation != "native":
         raise InputError(
@@ -119,36 +181,14 @@ def _saved_fields(suite: Suite, name: str, checkpoint: str) -> dict[str, Any]:
     return saved
 
 
-def _layers(
-    suite: Suite, name: str, variant: Variant, kind: DeviceKind
-) -> list[tuple[str, dict[str, Any]]]:
-    """Return what sets model fields, weakest first, each with the place it was written in."""
-    return [
-        ("model", fields_of(suite.model)),
-        (f"device.{kind}.model", fields_of(suite.on(kind).model)),
-        (f"preset {variant.preset}", PRESETS.get(variant.preset or "", {})),
-        (f"variants.{name}.model", fields_of(variant.model)),
-    ]
+def _written_in(places: dict[str, str]) -> Callable[[str], str]:
+    """Return what puts the place that a model field was written in before its key."""
 
-
-def _written(origin: dict[str, str]) -> Callable[[str], str]:
     def name(key: str) -> str:
-        place = origin.get(key.split(".")[0])
+        place = places.get(key.split(".")[0])
         return key if place is None else f"{place}.{key}"
 
     return name
-
-
-def _batches(suite: Suite, length: int) -> tuple[int, ...]:
-    try:
-        return suite.batches_at(length)
-    except ValueError as error:
-        raise InputError(f"suite {suite.name}: {error}") from None
-
-
-def _optimizer(suite: Suite, workload: Workload) -> Optimizer:
-    # The other workloads step no optimizer, so it must not make two cases of one.
-    return suite.optimizer if workload == "train_step" else "none"
 
 
 def _check_length(

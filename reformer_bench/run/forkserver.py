@@ -1,5 +1,4 @@
-"""A fork server has the heavy modules imported, so that a worker forked from it starts at
-once.
+"""A fork server has the heavy modules imported, so that a worker forked from it starts at once.
 
 multiprocessing's own fork server imports the caller's main module again in every worker, keeps
 workers alive when the caller is killed, and tells nothing about how one died; hence this one. It
@@ -31,17 +30,18 @@ _TAIL_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
 
 _caller: Connection | None = None
-"""Of a worker, the way to who called it."""
+"""The connection to the caller, in a worker; None elsewhere."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a call ended: with a value, an exception, a signal, an exit code, or out of time."""
+    """Says how a call ended: with a value, an exception, a signal, an exit code, or out of time."""
 
     start_ms: float | None
-    """From asking to the worker's first line; None where it never got there."""
+    """The time from asking to the worker's first line; None where it never got there."""
     stop_ms: float | None = None
-    """From the worker's last line to its process being gone; None where it did not get there."""
+    """The time from the worker's last line to its process being gone; None where it got no
+    further."""
     returned: bool = False
     value: Any = None
     error: str | None = None
@@ -52,8 +52,8 @@ class Ended:
     last_words: str = ""
     """The last line the worker printed."""
     cpu_s: float | None = None
-    """Processor time that it took, of all its threads, and of the server that forked it; None where
-    it never got there."""
+    """The processor time of all threads of the worker, and of the server that forked it; None where
+    the worker never got there."""
 
 
 class ForkServer:
@@ -234,7 +234,7 @@ def _obey(control: Connection, pid: int) -> bool:
 
 
 def _work(work: bytes, writer: Connection, output: BinaryIO) -> None:
-    """The worker's whole life; never returns."""
+    """Be the worker, for its whole life; never returns."""
     global _caller
     _caller = writer
     writer.send_bytes(pickle.dumps(("hello", time.monotonic())))

@@ -26,8 +26,7 @@ class Longest:
 def longest_that_fits(
     peak: Callable[[int], int], budget_bytes: int, limit: int = 2**26
 ) -> Longest | None:
-    """Return the longest multiple of 64 whose peak is within the budget, to 0.4%; None where not
-    even 64 is.
+    """Return the longest multiple of 64 that fits the budget, to 0.4%; None where not even 64 does.
 
     ``peak(length)`` in bytes must not fall as the length grows. The next length tried is where a
     power law through the nearest two known ones meets the budget, kept inside the bracket, so that
@@ -65,15 +64,13 @@ def _next(known: dict[int, int], budget_bytes: int, low: int, high: int) -> int:
     guess = guess - margin if guess - margin > low else guess + margin
     if not low < guess < high or len(known) > 20:
         guess = (low + high) // 2
-    return (
-        min(max(_rounded(guess), low + STEP), high - STEP) if high - low > 2 * STEP else low + STEP
-    )
+    if high - low <= 2 * STEP:
+        return low + STEP
+    return min(max(guess // STEP * STEP, low + STEP), high - STEP)
 
 
 def _meets(known: dict[int, int], budget_bytes: int, near: int) -> int | None:
-    """Return the length at which the power law through the two lengths nearest the budget
-    meets it.
-    """
+    """Return where the power law through the two lengths nearest the budget meets it."""
     if len(known) < 2:
         return None
     by_distance = sorted(known, key=lambda n: abs(math.log(known[n] / budget_bytes)))
@@ -84,7 +81,3 @@ def _meets(known: dict[int, int], budget_bytes: int, near: int) -> int | None:
     # Beyond what is known, no more than fourfold at a time: fixed costs bend the law.
     guess = a * math.exp(min(40.0, math.log(budget_bytes / known[a]) / power))
     return int(min(max(guess, min(known) / 4), max(known) * 16))
-
-
-def _rounded(length: int) -> int:
-    return max(STEP, length // STEP * STEP)

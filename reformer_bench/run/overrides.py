@@ -1,28 +1,25 @@
-"""Overrides are what the command line changes in a suite, checked by the suite's own rules."""
+"""What the command line changes in a suite, or makes a suite of, checked by the suite's rules."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
-from reformer_bench.run import overrides
 from reformer_bench.run.expand import expand
 from reformer_bench.schema.case import Case, DeviceKind
 from reformer_bench.schema.errors import InputError, did_you_mean, validated
 from reformer_bench.schema.model import PRESETS
-from reformer_bench.schema.suite import Suite, Variant
+from reformer_bench.schema.suite import Suite
 from reformer_bench.schema.units import parse_lengths
+
+_LEAST_MAX_LENGTH = 65_536
 
 
 def with_lengths(suite: Suite, text: str) -> Suite:
     """Return the suite with the lengths of ``--seq-len``, on every device."""
-    try:
-        lengths = parse_lengths(text)
-    except ValueError as error:
-        raise InputError(f"--seq-len: {error}") from None
     data = _data(suite)
-    _set_lengths(data, list(lengths))
+    _set_lengths(data, list(_lengths(text)))
     return validated(Suite, data, where="--seq-len")
 
 
@@ -66,8 +63,62 @@ def with_settings(suite: Suite, settings: Sequence[str]) -> Suite:
     return suite
 
 
+def preset_names(asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the presets asked for; ``all`` stands for every one."""
+    return tuple(PRESETS) if "all" in asked else tuple(dict.fromkeys(asked))
+
+
+def cases_of_presets(
+    presets: Iterable[str],
+    kind: DeviceKind,
+    *,
+    seq_len: str,
+    batch: int,
+    workload: str,
+    optimizer: str,
+    dtype: str | None,
+    settings: Sequence[str],
+) -> list[Case]:
+    """Return the cases of presets, changed as by ``--set``, preset by preset.
+
+    ``max_length`` is the longest length, at least 65,536, unless it is set. Raises InputError that
+    names option and value.
+    """
+    lengths = _lengths(seq_len)
+    model: dict[str, Any] = {"max_length": max(_LEAST_MAX_LENGTH, *lengths)}
+    if dtype is not None:
+        model["dtype"] = dtype
+    names = list(presets)
+    for name in names:
+        if name not in PRESETS:
+            raise InputError(
+                f"--preset: {name!r} is not a preset{did_you_mean(name, [*PRESETS, 'all'])} "
+                f"(allowed: {', '.join(PRESETS)}, or all)"
+            )
+    data = {
+        "name": "ad-hoc",
+        "description": "from the command line",
+        "lengths": lengths,
+        "batches": [batch],
+        "workloads": [workload],
+        "optimizer": optimizer,
+        "model": model,
+        "variants": {name: {"preset": name} for name in names},
+    }
+    suite = with_settings(validated(Suite, data, where="options"), settings)
+    order = list(suite.variants)
+    return sorted(expand(suite, kind), key=lambda case: (order.index(case.variant), case.length))
+
+
 def _data(suite: Suite) -> dict[str, Any]:
     return suite.model_dump(mode="json", exclude_unset=True)
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        return parse_lengths(text)
+    except ValueError as error:
+        raise InputError(f"--seq-len: {error}") from None
 
 
 def _value(text: str) -> Any:
@@ -108,16 +159,15 @@ def _set_lengths(data: dict[str, Any], lengths: Any) -> None:
 
 def _check_variant(variants: Iterable[str], name: str, *, option: str) -> None:
     names = list(variants)
-    if name in names:
-        return
-    raise InputError(
-        f"{option}: there is no variant {name!r}{did_you_mean(name, names)} "
-        f"(allowed: {', '.join(names)})"
-    )
+    if name not in names:
+        raise InputError(
+            f"{option}: there is no variant {name!r}{did_you_mean(name, names)} "
+            f"(allowed: {', '.join(names)})"
+        )
 
 
-def _as_written(key: str) -> Any:
-    """Turn the place of an error back into the key that the user wrote."""
+def _as_written(key: str) -> Callable[[str], str]:
+    """Return what turns the place of an error back into the key that the user wrote."""
 
     def name(place: str) -> str:
         parts = place.split(".")
@@ -125,71 +175,3 @@ def _as_written(key: str) -> Any:
         return ".".join(parts[2:]) if spread else place
 
     return name
-
-
-_LEAST_MAX_LENGTH = 65_536
-
-
-def adhoc_suite(
-    presets: Iterable[str],
-    *,
-    seq_len: str,
-    batch: int,
-    workload: str,
-    optimizer: str,
-    dtype: str | None,
-    settings: Sequence[str],
-    name: str = "ad-hoc",
-) -> Suite:
-    """Make a suite of presets, changed as by ``--set``; InputError names option and
-    value.
-
-    ``max_length`` is the longest length, at least 65,536, unless it is set.
-    """
-    lengths = _lengths(seq_len)
-    model: dict[str, Any] = {"max_length": max(_LEAST_MAX_LENGTH, *lengths)}
-    if dtype is not None:
-        model["dtype"] = dtype
-    suite = validated(
-        Suite,
-        {
-            "name": name,
-            "description": "from the command line",
-            "lengths": lengths,
-            "batches": [batch],
-            "workloads": [workload],
-            "optimizer": optimizer,
-            "model": model,
-            "variants": {preset: _variant(preset) for preset in presets},
-        },
-        where="options",
-    )
-    return overrides.with_settings(suite, settings)
-
-
-def adhoc_cases(suite: Suite, kind: DeviceKind) -> list[Case]:
-    """Return the cases of such a suite, variant by variant."""
-    cases = expand(suite, kind)
-    order = list(suite.variants)
-    return sorted(cases, key=lambda case: (order.index(case.variant), case.length))
-
-
-def _lengths(text: str) -> tuple[int, ...]:
-    try:
-        return parse_lengths(text)
-    except ValueError as error:
-        raise InputError(f"--seq-len: {error}") from None
-
-
-def _variant(preset: str) -> dict[str, Any]:
-    if preset not in PRESETS:
-        raise InputError(
-            f"--preset: {preset!r} is not a preset{did_you_mean(preset, [*PRESETS, 'all'])} "
-            f"(allowed: {', '.join(PRESETS)}, or all)"
-        )
-    return Variant(preset=preset).model_dump(mode="json", exclude_unset=True)
-
-
-def preset_names(asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the presets asked for; ``all`` stands for every one."""
-    return tuple(PRESETS) if "all" in asked else tuple(dict.fromkeys(asked))

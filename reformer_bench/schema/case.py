@@ -14,6 +14,8 @@ Workload = Literal["train_step", "forward", "attention"]
 Optimizer = Literal["adam", "adafactor", "none"]
 Implementation = Literal["native", "reformer-pytorch", "transformers"]
 DeviceKind = Literal["cpu", "cuda"]
+Seed = int
+"""What is random in a case is drawn from it: weights, tokens, dropout and hash rotations."""
 
 
 def device_kind(device: str) -> DeviceKind:
@@ -43,7 +45,7 @@ class Case(BaseModel):
     length: Annotated[int, Field(ge=1)]
     device: str = "cpu"
     """One of ``cpu``, ``cuda`` and ``cuda:N``."""
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def id(self) -> str:

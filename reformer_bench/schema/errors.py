@@ -20,7 +20,7 @@ class InputError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The name that was probably meant: one that begins with it, or else one spelt much like it."""
+    """Return the name that was meant: one that begins with it, or else one spelt much like it."""
     names = {each.casefold(): each for each in known}
     written = name.casefold()
     longer = [each for each in names if written and each.startswith(written)]
@@ -29,7 +29,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``, did you mean 'reformer'?``, to follow a wrong name; empty where no known one is near."""
+    """Return ``, did you mean 'reformer'?``, to follow a wrong name; empty where none is near."""
     near = nearest(name, known)
     return "" if near is None else f", did you mean {near!r}?"
 
@@ -37,8 +37,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def validated(
     model: type[Model], data: Any, *, where: str, name: Callable[[str], str] = str
 ) -> Model:
-    """Return ``model.model_validate(data)``, or raise InputError naming place, key, value and the
-    rule.
+    """Return the data as a model, or raise InputError naming place, key, value and the rule.
 
     ``where`` is the file or option the data came from; ``name`` turns a dotted key into the one
     that the user wrote.
@@ -46,12 +45,10 @@ def validated(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{where}: {explain(error, model, name)}") from None
+        raise InputError(f"{where}: {_explained(error, model, name)}") from None
 
 
-def explain(
-    error: ValidationError, model: type[BaseModel], name: Callable[[str], str] = str
-) -> str:
+def _explained(error: ValidationError, model: type[BaseModel], name: Callable[[str], str]) -> str:
     """Say the first thing wrong in a validation error, in one line."""
     first = error.errors()[0]
     # Pydantic also puts the names of union members and of validators into the place.
@@ -78,21 +75,19 @@ def explain(
 
 
 def _nearest_inside(name: str, model: type[BaseModel]) -> str | None:
-    """Return the key of a table inside that was probably meant: for ``n_hash``
-    ``model.n_hashes``.
-    """
+    """Return the key of a table inside that was meant: for ``n_hash`` ``model.n_hashes``."""
     places: dict[str, str] = {}
-    for name_of_table, field in model.model_fields.items():
-        table, inner = name_of_table, _inner_model(field.annotation)
+    for table, field in model.model_fields.items():
+        place, inner = table, _inner_model(field.annotation)
         if get_origin(field.annotation) is dict:
             # Of tables by kind, as device.cpu and device.cuda, the first stands for all; tables
             # whose names are the user's have no place to name.
             kinds = get_args(get_args(field.annotation)[0])
             if not kinds:
                 continue
-            table = f"{table}.{kinds[0]}"
+            place = f"{table}.{kinds[0]}"
         for key in () if inner is None else inner.model_fields:
-            places.setdefault(key, f"{table}.{key}")
+            places.setdefault(key, f"{place}.{key}")
     near = nearest(name, places)
     return None if near is None else places[near]
 
@@ -120,7 +115,7 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
 
 @contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
-    """Turns what the system, or the encoding, refuses inside into an InputError.
+    """Turn what the system, or the encoding, refuses inside into an InputError.
 
     ``expected`` says what the path should have been, as in ``a run's folder``.
     """
@@ -136,7 +131,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path, option: str = "") -> Iterator[None]:
-    """Turns what the system refuses inside into an InputError; ``option`` named the path."""
+    """Turn what the system refuses inside into an InputError; ``option`` named the path."""
     try:
         yield
     except OSError as error:
@@ -145,11 +140,11 @@ def writing(path: Path, option: str = "") -> Iterator[None]:
 
 
 def read_text(path: Path, expected: str) -> str:
-    """The text of a file, as UTF-8. InputError where it can't be read or is no text."""
+    """Return a file's text, as UTF-8; InputError where it can't be read or is no text."""
     with reading(path, expected):
         return path.read_text(encoding="utf-8")
 
 
 def why(error: OSError) -> str:
-    """What the system said, without number and path."""
+    """Return what the system said, without number and path."""
     return error.strerror or str(error) or type(error).__name__

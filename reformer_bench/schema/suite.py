@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from reformer_bench.schema.case import DeviceKind, Implementation, Optimizer, Workload
+from reformer_bench.schema.case import DeviceKind, Implementation, Optimizer, Seed, Workload
 from reformer_bench.schema.errors import InputError, did_you_mean, read_text, validated
 from reformer_bench.schema.model import PRESETS, ModelConfig
 from reformer_bench.schema.units import parse_lengths
@@ -48,7 +48,7 @@ def _as_lengths(value: Any) -> Any:
     """Read lengths from ``"512..64K"``, a number, or a list of numbers and such texts."""
     if isinstance(value, str):
         return parse_lengths(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:
         return (value,)
     if isinstance(value, list | tuple):
         flat: list[Any] = []
@@ -58,16 +58,14 @@ def _as_lengths(value: Any) -> Any:
     return value
 
 
-def _as_counts(value: Any) -> Any:
-    """Read batch sizes from ``"1,2"``, a number or a list of numbers."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(","))
-    return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
 def _as_names(value: Any) -> Any:
     """Read names from ``"train_step,forward"`` or a list."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _as_counts(value: Any) -> Any:
+    """Read batch sizes from ``"1,2"``, a number or a list of numbers."""
+    return (value,) if type(value) is int else _as_names(value)
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -120,8 +118,7 @@ class DeviceTable(_Table):
 
 
 class Suite(_Table):
-    """What is measured: every variant at every length, batch and workload; or other
-    suites.
+    """What is measured: every variant at every length, batch and workload; or other suites.
 
     A model is put together from, in growing precedence: ``model``, the device's ``model``, the
     variant's preset, a checkpoint, and the variant's ``model``.
@@ -143,7 +140,7 @@ class Suite(_Table):
     tokens: Count | None = None
     """How many tokens a step has, the same at every length: batch = tokens / length."""
     optimizer: Optimizer = "adam"
-    seed: int = 0
+    seed: Seed = 0
     variants: Annotated[dict[str, Variant], Field(min_length=1)] = Field(default_factory=dict)
     baseline_variant: str | None = None
     """Tables give every variant's figures as multiples of this one's as well."""
@@ -183,11 +180,13 @@ class Suite(_Table):
         return tuple(sorted(set(self.on(kind).lengths or self.lengths)))
 
     def batches_at(self, length: int) -> tuple[int, ...]:
-        """Return the batch sizes at a length; ValueError where ``tokens`` does not divide."""
+        """Return the batch sizes at a length; InputError where ``tokens`` is no multiple of it."""
         if self.tokens is None:
             return self.batches or (1,)
         if self.tokens % length:
-            raise ValueError(f"tokens = {self.tokens} is not a multiple of length {length}")
+            raise InputError(
+                f"suite {self.name}: tokens = {self.tokens} is not a multiple of length {length}"
+            )
         return (self.tokens // length,)
 
 
@@ -209,7 +208,7 @@ def suite_folder() -> Path:
 
 
 def suite_names() -> list[str]:
-    """Their names, read from the files' names alone."""
+    """Return the names of the suites of the package, read from the files' names alone."""
     return sorted(path.stem for path in suite_folder().glob("*.toml"))
 
 
@@ -219,8 +218,7 @@ def shipped_suites() -> list[Suite]:
 
 
 def parts_of(suite: Suite) -> list[Suite]:
-    """Return the suites that a suite includes, in its order; itself where it includes
-    none.
+    """Return the suites that a suite includes, in its order; itself where it includes none.
 
     Raises InputError where one doesn't exist or includes others itself.
     """

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from reformer_bench.cli import check as check_suite
 from reformer_bench.cli.main import main
 from reformer_bench.run.expand import expand
 from reformer_bench.schema.baseline import baseline_of
@@ -124,7 +123,7 @@ def test_ctrl_c_while_a_suite_runs_is_130(run, files, monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(check_suite, "prepared", interrupted)
+    monkeypatch.setattr("reformer_bench.cli.check.compare_now", interrupted)
     _, *baseline = files([record()], [])
     assert run("check", "--suite", "ci", *baseline)[0] == 130
 
@@ -216,7 +215,7 @@ def test_what_cannot_be_compared_is_not_measured(run, tmp_path, monkeypatch):
     case = expand(find_suite("./tiny.toml"), "cpu")[0]
     old = record().model_copy(update={"case": case, "case_id": case.id})
     save_baseline(Path("made.json"), baseline_of([other(old, torch_version="1.0")]))
-    monkeypatch.setattr(check_suite, "measure", None)
+    monkeypatch.setattr("reformer_bench.cli.check.measure", None)
     code, out, err = run("check", "--suite", "./tiny.toml", "--baseline", "made.json")
     assert code == 3
     assert "env.torch_version: 1.0 then" in " ".join(out.split())

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from reformer_bench.cli.main import main
 from reformer_bench.cli.plot import plot
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import Outcome, Record
@@ -38,11 +39,12 @@ def test_out_names_another_folder(tmp_path: Path) -> None:
     }
 
 
-def test_a_run_where_nothing_finished_exits_with_4(tmp_path: Path) -> None:
+def test_a_run_where_nothing_finished_exits_with_4(tmp_path: Path, capsys) -> None:
     run = save(tmp_path / "run", [record(outcome=Outcome.ERROR)])
-    result = CliRunner().invoke(plot, [str(run)], catch_exceptions=False)
-    assert result.exit_code == 4
-    assert "nothing to draw" in result.output
+    with pytest.raises(SystemExit) as caught:
+        main(["plot", str(run)])
+    assert caught.value.code == 4
+    assert "nothing to draw" in capsys.readouterr().err
     assert [path.name for path in run.iterdir()] == ["records.jsonl"]
 
 

@@ -1,4 +1,4 @@
-"""Progress: aligned plain lines, a live line in a terminal, nothing when quiet."""
+"""Progress of a run and of predictions: live in a terminal, plain lines elsewhere, or nothing."""
 
 import io
 
@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from reformer_bench.cli.progress import LiveLine, PlainLines, Silent, case_line, make_reporter
-from reformer_bench.run.session import Progress
+from reformer_bench.cli.progress import LiveLine, PlainLines, progress_of, progress_of_run
+from reformer_bench.run.session import Standing
 from reformer_bench.schema.record import AllocatorMemory, Memory, Outcome, PhasePeak
 from tests.run.builders import case, record
 
@@ -18,8 +18,8 @@ def console(*, terminal: bool, width: int = 100) -> Console:
     return Console(file=io.StringIO(), force_terminal=terminal, width=width)
 
 
-def progress(one, done: int, *, ended: bool = True) -> Progress:
-    return Progress(
+def standing(one, done: int, *, ended: bool = True) -> Standing:
+    return Standing(
         case=one.case,
         records=(one,) if ended else (),
         done=done,
@@ -30,26 +30,11 @@ def progress(one, done: int, *, ended: bool = True) -> Progress:
     )
 
 
-def test_lines_of_different_cases_align():
-    width = max(len(one.variant) for one in CASES)
-    first, second = (case_line(record(one), width) for one in CASES)
-    assert first.index("train_step") == second.index("train_step")
-    assert len(first) == len(second)
-
-
-def test_a_failure_says_its_outcome_and_why():
-    line = case_line(record(CASES[0], Outcome.TIMEOUT, message="killed after 60 s"))
-    assert line.endswith("time limit: killed after 60 s")
-
-
 def test_plain_lines_are_written_for_finished_cases_only():
     out = console(terminal=False)
-    reporter = make_reporter(out, CASES, quiet=False)
-    assert isinstance(reporter, PlainLines)
-    reporter.start()
-    reporter.tell(progress(record(CASES[0]), 0, ended=False))
-    reporter.tell(progress(record(CASES[0]), 1))
-    reporter.stop()
+    with progress_of_run(out, CASES) as tell:
+        tell(standing(record(CASES[0]), 0, ended=False))
+        tell(standing(record(CASES[0]), 1))
     text = out.file.getvalue()
     assert text.startswith("[ 1/12] reformer")
     assert text.count("\n") == 1
@@ -58,12 +43,9 @@ def test_plain_lines_are_written_for_finished_cases_only():
 
 def test_a_terminal_shows_what_runs_what_is_left_and_the_peak():
     out = console(terminal=True)
-    reporter = make_reporter(out, CASES, quiet=False)
-    assert isinstance(reporter, LiveLine)
-    reporter.start()
-    reporter.tell(progress(record(CASES[0]), 1))
-    reporter.tell(progress(record(CASES[1]), 1, ended=False))
-    reporter.stop()
+    with progress_of_run(out, CASES) as tell:
+        tell(standing(record(CASES[0]), 1))
+        tell(standing(record(CASES[1]), 1, ended=False))
     text = out.file.getvalue()
     for words in ("transformer", "1 of 12 cases", "about 1 min 15 s left", "highest peak 1 GiB"):
         assert words in text
@@ -72,11 +54,8 @@ def test_a_terminal_shows_what_runs_what_is_left_and_the_peak():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_quiet_writes_nothing(terminal):
     out = console(terminal=terminal)
-    reporter = make_reporter(out, CASES, quiet=True)
-    assert isinstance(reporter, Silent)
-    reporter.start()
-    reporter.tell(progress(record(CASES[0]), 1))
-    reporter.stop()
+    with progress_of_run(out, CASES, quiet=True) as tell:
+        tell(standing(record(CASES[0]), 1))
     assert out.file.getvalue() == ""
 
 
@@ -95,8 +74,24 @@ def measured(variant: str, length: int):
 def lines_of(records, *, terminal: bool, width: int) -> list[str]:
     out = console(terminal=terminal, width=width)
     lines = PlainLines(out, [one.case for one in records])
-    lines.tell(Progress(records[0].case, tuple(records), len(records), 72, 5.0, None, None))
+    lines.tell(Standing(records[0].case, tuple(records), len(records), 72, 5.0, None, None))
     return [line.rstrip() for line in Text.from_ansi(out.file.getvalue()).plain.splitlines()]
+
+
+def test_lines_of_different_cases_align():
+    mixed = [measured("reformer", 4096), measured("transformer", 512)]
+    mixed[1] = mixed[1].model_copy(
+        update={"case": case("transformer", length=512, workload="forward")}
+    )
+    first, second = lines_of(mixed, terminal=False, width=100)
+    assert first.index("train_step") == second.index("forward")
+    assert len(first) == len(second)
+
+
+def test_a_failure_says_its_outcome_and_why():
+    failed = record(CASES[0], Outcome.TIMEOUT, message="killed after 60 s")
+    (line,) = lines_of([failed], terminal=False, width=100)
+    assert line.endswith("time limit: killed after 60 s")
 
 
 def test_the_longest_name_of_table_3_has_its_figures_on_one_line_of_80_columns():
@@ -142,11 +137,53 @@ def test_the_status_fits_in_80_columns_and_counts_down():
     now = [0.0]
     out = console(terminal=True, width=80)
     live = LiveLine(out, CASES, clock=lambda: now[0])
-    live.tell(progress(record(CASES[0]), 1, ended=False))
+    live.tell(standing(record(CASES[0]), 1, ended=False))
     for seconds, words in ((0.0, "about 1 min 15 s left"), (30.0, "about 45 s left")):
         now[0] = seconds
         with out.capture() as captured:
-            out.print(live._status())
+            out.print(live.status())
         text = Text.from_ansi(captured.get()).plain
         assert words in text
         assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_without_a_terminal_there_is_a_line_at_both_ends_and_now_and_then_between():
+    now, out = [0.0], console(terminal=False)
+    with progress_of("predicting", 40, console=out, clock=lambda: now[0]) as tell:
+        for _ in range(40):
+            now[0] += 1.0
+            tell()
+    assert out.file.getvalue().splitlines() == [
+        "predicting: 40 cases",
+        "predicting: 15 of 40 cases",
+        "predicting: 30 of 40 cases",
+        "predicting: 40 cases done in 40 s",
+    ]
+
+
+def test_the_line_says_what_is_worked_on():
+    now, out = [0.0], console(terminal=False)
+    with progress_of("finding", 1, noun="model", console=out, clock=lambda: now[0]) as tell:
+        now[0] = 20.0
+        tell(now="reformer at 4,096 tokens")
+    assert "finding: 0 of 1 model, at reformer at 4,096 tokens" in out.file.getvalue()
+
+
+def test_a_terminal_has_a_bar_that_is_gone_afterwards():
+    out = console(terminal=True)
+    with progress_of("predicting", 3, console=out) as tell:
+        tell()
+        tell(now="reformer")
+    text = out.file.getvalue()
+    assert "predicting: reformer" in text
+    assert "1/3" in text
+    assert "\n" not in text.rpartition("\x1b[2K")[2]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(("total", "quiet"), [(3, True), (0, False)], ids=["quiet", "nothing"])
+def test_there_may_be_nothing_to_show(terminal, total, quiet):
+    out = console(terminal=terminal)
+    with progress_of("predicting", total, quiet=quiet, console=out) as tell:
+        tell()
+    assert out.file.getvalue() == ""

@@ -119,6 +119,8 @@ def test_ctrl_c_keeps_what_has_ended_and_leaves_no_process(suite, tmp_path):
 class Failing:
     """An executor all of whose cases run out of memory."""
 
+    takes_all = False
+
     def describe(self, device: str) -> Description:
         return Description("cpu", environment())
 
@@ -149,7 +151,7 @@ def run_failing(
     capsys, monkeypatch, *arguments: object, executor: Failing | None = None
 ) -> tuple[int, str, str]:
     made = executor or Failing()
-    monkeypatch.setattr("reformer_bench.cli.options.make_executor", lambda asked: made)
+    monkeypatch.setattr("reformer_bench.cli.run.make_executor", lambda asked: made)
     with pytest.raises(SystemExit) as caught:
         main(["run", *map(str, arguments)])
     captured = capsys.readouterr()
@@ -273,3 +275,27 @@ def test_env_is_a_table_or_json(form, capsys, monkeypatch):
     else:
         assert "host memory" in text
         assert "16 GiB" in text
+
+
+def dry_run_of_paper(capsys, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--suite", "paper", "--dry-run", "--no-predict", *arguments])
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out, captured.err
+
+
+def test_options_change_every_part(capsys):
+    code, out, _ = dry_run_of_paper(capsys, "--device", "cpu", "--seq-len", "1K")
+    assert code == 0
+    for variant in ("memory-efficient", "rounds-16", "reversible-16", "small-20", "swapped-8"):
+        assert variant in out
+    assert "2K" not in out
+
+
+@pytest.mark.parametrize("option", [("--variants", "full"), ("--device", "none")])
+def test_options_that_need_one_suite_say_so(capsys, option):
+    code, _, err = dry_run_of_paper(capsys, *option)
+    assert code == 2
+    assert "includes others" in err
+    assert "attention-scaling" in err
+    assert err.count("\n") == 1

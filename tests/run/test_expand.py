@@ -70,7 +70,7 @@ def test_a_model_is_put_together_from_suite_device_preset_and_variant():
         device={"cpu": {"model": {"d_model": 32, "n_hashes": 2}}},
         variants={"r": {"preset": "reformer", "model": {"loss_chunks": 5, "n_hashes": 3}}},
     )
-    cpu, cuda = variant_model(made, "r", "cpu"), variant_model(made, "r", "cuda")
+    (cpu, _), (cuda, _) = variant_model(made, "r", "cpu"), variant_model(made, "r", "cuda")
     assert (cpu.d_model, cuda.d_model) == (32, 16)
     assert cpu.ff_chunks == 16, "the preset is above the suite's own model"
     assert (cpu.loss_chunks, cpu.n_hashes) == (5, 3), "the variant is above its preset"

@@ -8,13 +8,9 @@ from reformer_bench.run.expand import expand
 from reformer_bench.run.resume import check_continues, reopened
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import Outcome
+from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import Run, RunInfo
-from tests.run.builders import case, environment, record, suite
-
-
-def info(**changes) -> RunInfo:
-    fields = {"suite": suite(), "device": "cpu", "started_at": "t", "environment": environment()}
-    return RunInfo(**{**fields, **changes})
+from tests.run.builders import case, environment, info, plan, record, suite
 
 
 def run_of(made: RunInfo) -> Run:
@@ -90,8 +86,8 @@ def stopped(limit_s: float | None, wall_ms: float = 45e3) -> Run:
 
 
 def again(run: Run, limit_s: float, *, retry: bool = False) -> list[tuple[str, int]]:
-    asked = [one.case for one in run.records]
-    found = reopened(run, asked, lambda of: limit_s, retry=retry)
+    limits = DeviceTable(case_timeout_s=limit_s)
+    found = reopened(run, plan([one.case for one in run.records], limits), retry=retry)
     return [(one.case.variant, one.case.length) for one in found]
 
 
@@ -116,5 +112,5 @@ def test_a_retry_reopens_everything_without_a_result():
 def test_only_what_is_asked_for_is_reopened():
     run = stopped(45.0)
     asked = [one.case for one in run.records if one.case.length <= 64]
-    found = reopened(run, asked, lambda of: 90.0, retry=False)
+    found = reopened(run, plan(asked, DeviceTable(case_timeout_s=90)), retry=False)
     assert [one.case.length for one in found] == [64]

@@ -1,21 +1,25 @@
 """The session: what is started, in which order, and what is on disk when a case has ended."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reformer_bench.run.executor import Description, WorkOrder
-from reformer_bench.run.session import Progress, Session
+from reformer_bench.run.expand import make_plan
+from reformer_bench.run.session import Session, Standing
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Load, Outcome, Record
 from reformer_bench.schema.suite import DeviceTable
-from reformer_bench.store import RunInfo, RunWriter, load_run
-from tests.run.builders import case, environment, prediction, record, suite
+from reformer_bench.store import RunWriter, load_run
+from tests.run.builders import case, info, plan, prediction, record, suite
 
 
 class Played:
     """An executor that makes up records and keeps the orders it got."""
+
+    takes_all = False
 
     def __init__(self, play: Callable[[Case], Record]) -> None:
         self.play = play
@@ -25,7 +29,7 @@ class Played:
     def describe(self, device: str) -> Description:
         raise NotImplementedError
 
-    def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
+    def run(self, orders: Sequence[WorkOrder]) -> Iterator[Record]:
         for order in orders:
             self.orders.append(order)
             self.played.append(self.play(order.case))
@@ -41,14 +45,25 @@ class Played:
 
 @pytest.fixture
 def writer(tmp_path) -> Iterator[RunWriter]:
-    info = RunInfo(suite=suite(), device="cpu", started_at="now", environment=environment())
-    with RunWriter(tmp_path, info) as made:
+    with RunWriter(tmp_path, info()) as made:
         yield made
 
 
 def session(executor: Played, writer: RunWriter, cases: list[Case], **options: Any) -> Session:
     limits = options.pop("limits", DeviceTable(case_timeout_s=60, total_time_s=300))
-    return Session(executor, writer, cases, limits, environment(), **options)
+    asked = info(memory_budget_bytes=options.pop("memory_budget_bytes", None))
+    return Session(plan(cases, limits), executor, writer, asked, **options)
+
+
+def told_of(made: Session) -> list[Standing]:
+    """Run a session to its end."""
+    return list(made.run())
+
+
+def records_of(made: Session) -> list[Record]:
+    """Run a session to its end."""
+    told_of(made)
+    return made.records
 
 
 def cases(*lengths: int) -> list[Case]:
@@ -63,7 +78,7 @@ def test_every_case_gets_a_record_on_disk_as_it_ends(writer):
         return record(of)
 
     executor = Played(play)
-    records = session(executor, writer, cases(32, 64)).run()
+    records = records_of(session(executor, writer, cases(32, 64)))
     assert on_disk == [0, 1, 2, 3]
     assert load_run(writer.folder).records == records
     assert [r.case for r in records] == cases(32, 64)
@@ -76,7 +91,7 @@ def test_a_variant_that_ran_out_is_not_tried_at_longer_lengths(writer, outcome):
         return record(of, outcome if out else Outcome.OK)
 
     executor = Played(play)
-    records = session(executor, writer, cases(32, 64, 128, 256)).run()
+    records = records_of(session(executor, writer, cases(32, 64, 128, 256)))
     assert ("transformer", 64) in executor.started
     assert {n for v, n in executor.started if v == "transformer"} == {32, 64}
     assert {n for v, n in executor.started if v == "reformer"} == {32, 64, 128, 256}
@@ -88,13 +103,13 @@ def test_a_variant_that_ran_out_is_not_tried_at_longer_lengths(writer, outcome):
 
 def test_an_error_does_not_stop_a_series(writer):
     executor = Played(lambda of: record(of, Outcome.ERROR, message="no"))
-    session(executor, writer, cases(32, 64)).run()
+    records_of(session(executor, writer, cases(32, 64)))
     assert len(executor.started) == 4
 
 
 def test_a_case_predicted_beyond_its_timeout_is_not_started(writer):
     executor = Played(lambda of: record(of, step_ms=of.length * 100.0))
-    records = session(executor, writer, cases(32, 64, 512)).run()
+    records = records_of(session(executor, writer, cases(32, 64, 512)))
     assert {n for _, n in executor.started} == {32, 64}
     for one in (r for r in records if r.case.length == 512):
         assert one.outcome is Outcome.TIMEOUT
@@ -113,7 +128,7 @@ def test_nothing_is_started_once_the_runs_time_is_used_up(writer, monkeypatch):
 
     executor = Played(play)
     limits = DeviceTable(case_timeout_s=60, total_time_s=100)
-    records = session(executor, writer, cases(32, 64), limits=limits).run()
+    records = records_of(session(executor, writer, cases(32, 64), limits=limits))
     assert len(executor.orders) == 3
     assert [order.timeout_s for order in executor.orders] == [60, 60, 20]
     assert executor.orders[-1].timeout_reason == "the run's 100 s were used up"
@@ -126,7 +141,7 @@ def test_cases_with_a_record_are_not_repeated_and_their_outcomes_count(writer):
         record(case("transformer", length=32), Outcome.HOST_OOM),
     ]
     executor = Played(record)
-    records = session(executor, writer, cases(32, 64), earlier=earlier).run()
+    records = records_of(session(executor, writer, cases(32, 64), earlier=earlier))
     assert executor.started == [("reformer", 64)]
     assert records[:2] == earlier
     assert [r.outcome for r in records if r.case.length == 64] == [Outcome.OK, Outcome.SKIPPED]
@@ -139,14 +154,13 @@ def test_what_has_ended_is_kept_when_the_run_is_interrupted(writer):
         return record(of)
 
     with pytest.raises(KeyboardInterrupt):
-        session(Played(play), writer, cases(32, 64)).run()
+        records_of(session(Played(play), writer, cases(32, 64)))
     assert [r.case for r in load_run(writer.folder).records] == cases(32)
 
 
 def test_progress_counts_and_forecasts(writer):
-    told: list[Progress] = []
     executor = Played(lambda of: record(of, step_ms=float(of.length)))
-    session(executor, writer, cases(32, 64), notify=told.append).run()
+    told = told_of(session(executor, writer, cases(32, 64)))
     assert [(p.done, p.records == ()) for p in told] == [
         (0, True),
         (1, False),
@@ -167,7 +181,7 @@ def test_progress_counts_and_forecasts(writer):
 def test_orders_carry_limits_and_budget(writer):
     executor = Played(record)
     limits = DeviceTable(case_timeout_s=9, min_samples=2, max_samples=3, sample_time_s=0.5)
-    session(executor, writer, cases(32), limits=limits, memory_budget_bytes=77).run()
+    records_of(session(executor, writer, cases(32), limits=limits, memory_budget_bytes=77))
     order = executor.orders[0]
     assert (order.timeout_s, order.timeout_reason) == (9, "the time limit of a case")
     assert (order.min_samples, order.max_samples, order.sample_time_s) == (2, 3, 0.5)
@@ -200,7 +214,7 @@ def disturbed_first(n_attempts: int, *, busy: bool = True) -> Played:
 
 def test_a_case_disturbed_once_is_tried_again_and_its_longer_lengths_are_measured(writer):
     executor = disturbed_first(1)
-    records = session(executor, writer, cases(32, 64)).run()
+    records = records_of(session(executor, writer, cases(32, 64)))
     assert executor.started == [
         ("reformer", 32),
         ("transformer", 32),
@@ -219,14 +233,14 @@ def test_a_case_disturbed_once_is_tried_again_and_its_longer_lengths_are_measure
 
 def test_a_case_disturbed_twice_is_tried_once_more_at_the_end(writer):
     executor = disturbed_first(2)
-    records = session(executor, writer, cases(32, 64, 128)).run()
+    records = records_of(session(executor, writer, cases(32, 64, 128)))
     assert executor.started[-3:] == [("reformer", 32), ("reformer", 64), ("reformer", 128)]
     assert {r.outcome for r in records} == {Outcome.OK}
 
 
 def test_a_case_disturbed_every_time_ends_in_bounded_time_and_stops_its_series(writer):
     executor = disturbed_first(99)
-    records = session(executor, writer, cases(32, 64)).run()
+    records = records_of(session(executor, writer, cases(32, 64)))
     assert executor.started.count(("reformer", 32)) == 3
     assert ("reformer", 64) not in executor.started
     assert [r.outcome for r in records if r.case.variant == "reformer"] == [
@@ -237,7 +251,7 @@ def test_a_case_disturbed_every_time_ends_in_bounded_time_and_stops_its_series(w
 
 def test_a_limit_met_on_an_idle_machine_is_evidence(writer):
     executor = disturbed_first(1, busy=False)
-    records = session(executor, writer, cases(32, 64)).run()
+    records = records_of(session(executor, writer, cases(32, 64)))
     assert executor.started.count(("reformer", 32)) == 1
     skipped = next(r for r in records if r.case == case("reformer", length=64))
     assert skipped.outcome is Outcome.SKIPPED
@@ -248,7 +262,7 @@ def test_a_limit_far_beyond_what_others_speed_says_is_doubted(writer):
     executor = disturbed_first(1, busy=False)
     asked = [case("transformer", length=16), *cases(32, 64)]
     known = {one.id: prediction(flops=10**6 * one.length) for one in asked}
-    records = session(executor, writer, asked, predictions=known).run()
+    records = records_of(session(executor, writer, asked, predictions=known))
     assert executor.started.count(("reformer", 32)) == 2
     assert {r.outcome for r in records} == {Outcome.OK}
 
@@ -263,7 +277,7 @@ def test_no_other_attempt_is_made_without_time_for_a_whole_one(writer, monkeypat
 
     executor = Played(play)
     limits = DeviceTable(case_timeout_s=60, total_time_s=130)
-    records = session(executor, writer, cases(32), limits=limits).run()
+    records = records_of(session(executor, writer, cases(32), limits=limits))
     assert executor.started == [("reformer", 32), ("transformer", 32)]
     assert all("killed after 60 s" in r.message for r in records)
 
@@ -271,15 +285,14 @@ def test_no_other_attempt_is_made_without_time_for_a_whole_one(writer, monkeypat
 def test_a_retry_counts_attempts_on(writer):
     before = [killed(case(length=32), busy=False)]
     executor = Played(record)
-    (found,) = session(executor, writer, [case(length=32)], reopened=before).run()
+    (found,) = records_of(session(executor, writer, [case(length=32)], reopened=before))
     assert (found.attempt, found.outcome) == (2, Outcome.OK)
     assert found.time_limit_s == 60
 
 
 def test_what_follows_from_one_reason_is_told_at_once(writer):
-    told: list[Progress] = []
     executor = disturbed_first(1, busy=False)
-    session(executor, writer, cases(32, 64, 128, 256), notify=told.append).run()
+    told = told_of(session(executor, writer, cases(32, 64, 128, 256)))
     batches = [p.records for p in told if len(p.records) > 1]
     assert [[(r.case.variant, r.case.length) for r in batch] for batch in batches] == [
         [("reformer", 64), ("reformer", 128), ("reformer", 256)]
@@ -303,9 +316,8 @@ def test_the_time_left_is_near_the_time_it_takes(writer, monkeypatch):
         now[0] += wall_ms / 1e3
         return record(of, step_ms=step_ms).model_copy(update={"wall_ms": wall_ms})
 
-    told: list[Progress] = []
     limits = DeviceTable(case_timeout_s=1e6, max_samples=1, sample_time_s=0.001)
-    session(Played(play), writer, asked, limits=limits, predictions=known, notify=told.append).run()
+    told = told_of(session(Played(play), writer, asked, limits=limits, predictions=known))
     total_s = now[0]
     after_the_first_length = [p for p in told if 2 <= p.done < len(asked)]
     for progress in after_the_first_length:
@@ -313,3 +325,62 @@ def test_the_time_left_is_near_the_time_it_takes(writer, monkeypatch):
     # The case that has just been started is part of what is left.
     started = [p for p in told if not p.records][-1]
     assert started.left_s == pytest.approx(total_s - started.elapsed_s, rel=0.1)
+
+
+def of_two_suites(
+    executor: Played, folder: Path, earlier: Sequence[Record] = ()
+) -> tuple[list[Standing], list[Record]]:
+    """Run a suite of suites, each by its own limits, to its end."""
+    parts = [
+        suite(name="one", device={"cpu": {"case_timeout_s": 1}}),
+        suite(name="two", device={"cpu": {"case_timeout_s": 2}}),
+    ]
+    asked = info(suite=parts[0])
+    whole = make_plan(parts[0], parts, "cpu")
+    with RunWriter(folder, asked) as writer:
+        made = Session(whole, executor, writer, asked, earlier=earlier)
+        told = told_of(made)
+    assert load_run(folder).records == made.records
+    return told, made.records
+
+
+def test_each_part_has_its_own_limits_and_its_name_on_its_records(tmp_path):
+    executor = Played(record)
+    told, _ = of_two_suites(executor, tmp_path)
+    assert [(o.case.suite, o.timeout_s) for o in executor.orders] == [("one", 1)] * 4 + [
+        ("two", 2)
+    ] * 4
+    assert (told[-1].done, told[-1].total) == (8, 8)
+    assert {standing.total for standing in told} == {8}
+    assert [standing.done for standing in told if standing.records] == list(range(1, 9))
+
+
+def test_what_runs_out_in_one_part_is_tried_in_the_next(tmp_path):
+    executor = Played(
+        lambda of: record(of, Outcome.DEVICE_OOM if of.suite == "one" else Outcome.OK)
+    )
+    of_two_suites(executor, tmp_path)
+    lengths = {name: [] for name in ("one", "two")}
+    for order in executor.orders:
+        lengths[order.case.suite].append(order.case.length)
+    assert lengths == {"one": [32, 32], "two": [32, 32, 64, 64]}
+
+
+def test_what_has_a_record_in_any_part_is_not_repeated(tmp_path):
+    _, records = of_two_suites(Played(record), tmp_path)
+    again = Played(record)
+    told, _ = of_two_suites(again, tmp_path, records)
+    assert again.orders == []
+    assert told == []
+
+
+def test_an_executor_of_all_orders_gets_them_at_once(writer):
+    class AllAtOnce(Played):
+        takes_all = True
+
+        def run(self, orders: Sequence[WorkOrder]) -> Iterator[Record]:
+            assert len(orders) == 4
+            yield from super().run(orders)
+
+    told = told_of(session(AllAtOnce(record), writer, cases(32, 64)))
+    assert [standing.records == () for standing in told] == [True] * 4 + [False] * 4

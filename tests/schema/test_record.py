@@ -17,7 +17,8 @@ from reformer_bench.schema.record import (
     Memory,
     Outcome,
     PhasePeak,
-    Predicted,
+    NotPredicted,
+    Prediction,
     Record,
     StepSample,
     Timing,
@@ -202,11 +203,11 @@ def test_a_record_that_nothing_was_measured_for_says_so():
 
 
 def test_what_was_predicted_is_added_and_the_measured_stays():
-    known = Predicted(allocator(source=PREDICTED_SOURCE), flops=3, places={"a": {"b": 1}})
+    known = Prediction(allocator(source=PREDICTED_SOURCE), flops=3, places={"a": {"b": 1}})
     both = known.added_to(Memory(allocator=allocator(warm={"backward": 900})))
     assert (both.peak_bytes, both.predicted_peak_bytes) == (900, 167)
     assert both.predicted_places == {"a": {"b": 1}}
-    assert Predicted(problem="no").peak_bytes is None
+    assert NotPredicted("no").added_to(both) is both
 
 
 def test_the_last_record_of_a_case_stands_where_its_first_stood():

@@ -44,7 +44,7 @@ def test_a_device_has_its_own_lengths_and_limits():
 def test_tokens_fix_the_product_of_batch_and_length():
     suite = make(tokens=2048)
     assert [suite.batches_at(length) for length in (512, 1024, 2048)] == [(4,), (2,), (1,)]
-    with pytest.raises(ValueError, match=r"tokens = 2048 is not a multiple of length 3000"):
+    with pytest.raises(InputError, match=r"tokens = 2048 is not a multiple of length 3000"):
         suite.batches_at(3000)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-from reformer_bench.measure import host as cgroup
-from reformer_bench.measure import host as machine_load
+from reformer_bench.measure import host
 from reformer_bench.run import entry
 from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import Ended, ForkServer
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import Environment, Load, Outcome, Overhead, Record
+from reformer_bench.schema.record import Environment, Outcome, Overhead, Record, utc_now
 
 Measure = Callable[[WorkOrder, float | None], Record]
+Answer = TypeVar("Answer")
 _DESCRIBE_TIMEOUT_S = 120.0
 # Threads of OpenMP wait for each other by spinning. Where another process wants a processor, the
 # one that is waited for doesn't get it: a reformer's step of 4K tokens took 27 s in place of 0.8 s
@@ -30,6 +30,8 @@ _MEMORY_WORDS = ("bad_alloc", "Cannot allocate memory", "can't allocate memory")
 
 class LocalExecutor:
     """Runs orders in workers of one fork server."""
+
+    takes_all = False
 
     def __init__(self, measure: Measure = entry.measure) -> None:
         """``measure`` is what a worker runs; it must be importable by name."""
@@ -46,21 +48,19 @@ class LocalExecutor:
         found = self._ask(entry.describe, device)
         if isinstance(found, InputError):
             raise found
-        assert isinstance(found, Description)
         return found
 
     def look(self, environment: Environment) -> str | None:
-        """Who keeps the machine busy so that times are not to be trusted, in words; else None."""
-        glance = machine_load.look()
+        """Say who keeps the machine busy so that times are not to be trusted; else None."""
+        glance = host.look()
         self._disturbed = glance is not None and glance.load.disturbs(environment)
         if glance is None or not self._disturbed:
             return None
         return glance.words(environment.cpu_count)
 
-    def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
-        """Yield a record for every order; the next order is asked for when its turn has come."""
-        for order in orders:
-            yield self._run(order)
+    def run(self, orders: Sequence[WorkOrder]) -> Iterator[Record]:
+        """Yield a record for every order, one after another."""
+        yield from map(self._run, orders)
 
     def close(self) -> None:
         """End the server and its worker."""
@@ -69,44 +69,33 @@ class LocalExecutor:
     def _run(self, order: WorkOrder) -> Record:
         self._choose_waiting()
         speed = self._speed(order)
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        kills_before = cgroup.oom_kills()
-        before, own = machine_load.read(), time.process_time()
+        started_at, kills_before = utc_now(), host.oom_kills()
+        before, own = host.read(), time.process_time()
         began = time.monotonic()
         ended = self.server.call(self._measure, order, speed, timeout_s=order.timeout_s)
         wall_ms = (time.monotonic() - began) * 1e3
         own_s = (ended.cpu_s or 0.0) + time.process_time() - own
-        load = machine_load.load_between(before, machine_load.read(), own_s)
+        load = host.load_between(before, host.read(), own_s)
         if ended.returned:
             overhead = Overhead(start_ms=ended.start_ms or 0.0, stop_ms=ended.stop_ms or 0.0)
             record: Record = ended.value
             record = record.model_copy(update={"wall_ms": wall_ms, "overhead": overhead})
         else:
             environment = order.environment or self.describe(order.case.device).environment
-            outcome, message = _failure(ended, order, _grew(kills_before, cgroup.oom_kills()))
-            record = Record(
-                case_id=order.case.id,
-                case=order.case,
-                outcome=outcome,
-                message=message,
-                started_at=started_at,
-                wall_ms=wall_ms,
-                environment=environment,
+            outcome, message = _failure(ended, order, _grew(kills_before, host.oom_kills()))
+            record = Record.not_measured(
+                order.case, outcome, message, environment, started_at=started_at, wall_ms=wall_ms
             )
         self._disturbed = load is not None and load.disturbs(record.environment)
-        return self._with_circumstances(record, load)
-
-    def _with_circumstances(self, record: Record, load: Load | None) -> Record:
-        """The record with what else decided its times."""
+        # What else decided its times.
         settings = dict(record.settings)
         if record.environment.device_kind == "cpu":
             settings["openmp_waiting"] = self._waiting_words()
         return record.model_copy(update={"load": load, "settings": settings})
 
     def _choose_waiting(self) -> None:
-        """A server whose threads sleep while they wait, where the machine is busy; else spinning.
-
-        What the user's environment says of it stays as it is.
+        """Take a server whose threads sleep while they wait where the machine is busy, else one
+        whose threads spin. What the user's environment says of it stays as it is.
         """
         if self._sleeping == self._disturbed or any(map(os.environ.get, _WAITING_VARIABLES)):
             return
@@ -121,22 +110,21 @@ class LocalExecutor:
         return " ".join(f"{name}={value}" for name, value in given.items()) or "default"
 
     def _speed(self, order: WorkOrder) -> float | None:
-        """The device's matrix-product speed in a case's dtype, measured once a run.
-
-        Once more after the machine turned busy or was left alone again.
+        """Return the device's matrix-product speed in a case's dtype, measured once a run, and once
+        more after the machine turned busy or was left alone again.
         """
         device, dtype = order.case.device, order.case.model.dtype
         key = (device, dtype, self._disturbed)
         if key not in self._speeds and self._measure is entry.measure:
-            speed = self._ask(entry.matmul_speed, device, dtype)
-            self._speeds[key] = speed if isinstance(speed, float) else None
+            self._speeds[key] = self._ask(entry.matmul_speed, device, dtype)
         return self._speeds.get(key)
 
-    def _ask(self, function: Callable[..., object], *args: object) -> object:
+    def _ask(self, function: Callable[..., Answer], *args: object) -> Answer:
         ended = self.server.call(function, *args, timeout_s=_DESCRIBE_TIMEOUT_S)
         if not ended.returned:
             raise RuntimeError(f"{function.__name__}{args} failed: {_words(ended)}")
-        return ended.value
+        answer: Answer = ended.value
+        return answer
 
 
 def _grew(before: int | None, after: int | None) -> bool:
@@ -150,7 +138,7 @@ def _failure(ended: Ended, order: WorkOrder, oom_killed: bool) -> tuple[Outcome,
     if ended.signal is signal.SIGKILL and oom_killed:
         return Outcome.HOST_OOM, "killed by the kernel, which was out of memory"
     if any(words in ended.last_words for words in _MEMORY_WORDS):
-        return Outcome.HOST_OOM, f"{_words(ended)}"
+        return Outcome.HOST_OOM, _words(ended)
     if ended.signal is not None:
         return Outcome.KILLED, _words(ended)
     return Outcome.ERROR, _words(ended)

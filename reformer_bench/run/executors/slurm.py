@@ -1,13 +1,10 @@
-"""The Slurm executor runs a suite as one job array, in which each case measures as a local run
-does.
-"""
+"""The Slurm executor runs a suite as one job array; each job measures as a local run does."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +20,12 @@ _START_UP_MINUTES = 5
 
 
 class SlurmExecutor:
-    """Runs every order at once, so that a shorter length can't spare the longer ones
-    here.
+    """Runs every order at once, so that a shorter length can't spare the longer ones here.
 
     Partition, account and the like come from Slurm's own SBATCH_* variables.
     """
+
+    takes_all = True
 
     def __init__(self, logs: Path, cluster: str = "slurm", poll_s: float = 5.0) -> None:
         """``logs`` keeps submitit's files. InputError where submitit is not installed."""
@@ -44,9 +42,7 @@ class SlurmExecutor:
         self._jobs: list[Any] = []
 
     def describe(self, device: str) -> Description:
-        """Say what a device is in a job; InputError for ``auto``, since a job must say what it
-        needs.
-        """
+        """Say what a device is in a job; InputError for ``auto``: a job must say what it needs."""
         if device == "auto":
             raise InputError("--device: with --executor slurm, say cpu or cuda")
         job = self._executor(device, minutes=_START_UP_MINUTES).submit(entry.describe, device)
@@ -57,9 +53,8 @@ class SlurmExecutor:
         assert isinstance(found, Description)
         return found
 
-    def run(self, orders: Iterable[WorkOrder]) -> Iterator[Record]:
+    def run(self, orders: Sequence[WorkOrder]) -> Iterator[Record]:
         """Yield a record for every order, in the order in which the jobs end."""
-        orders = list(orders)
         if not orders:
             return
         minutes = _START_UP_MINUTES + math.ceil(max(order.timeout_s for order in orders) / 60)
@@ -98,15 +93,8 @@ class SlurmExecutor:
             return record
         except Exception as error:
             assert order.environment is not None
-            return Record(
-                case_id=order.case.id,
-                case=order.case,
-                outcome=Outcome.ERROR,
-                message=f"job {job.job_id}: {one_line(error)} (log: {job.paths.stderr})",
-                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                wall_ms=0.0,
-                environment=order.environment,
-            )
+            message = f"job {job.job_id}: {one_line(error)} (log: {job.paths.stderr})"
+            return Record.not_measured(order.case, Outcome.ERROR, message, order.environment)
 
 
 def measure_in_job(order: WorkOrder) -> Record:
