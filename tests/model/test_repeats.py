@@ -187,7 +187,11 @@ class Mutable:
     size: int
 
 
-@pytest.mark.parametrize("value", [Mutable(3), {3}, object(), lambda: 3, [Mutable(3)]], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [Mutable(3), {3}, object(), lambda: 3, [Mutable(3)]],
+    ids=["mutable", "set", "object", "function", "list of mutables"],
+)
 def test_what_can_not_be_described_is_an_error_that_names_the_argument(value):
     def work(tensor, thing) -> None:
         pass
