@@ -140,6 +140,7 @@ def test_it_is_installed_under_its_modules_name():
     assert project["project"]["entry-points"]["pytest11"] == {name: name}
 
 
+@pytest.mark.slow
 def test_it_works_under_xdist(tests):
     body = limited(PEAK) + limited(PEAK - 1).replace("test_it", "test_over")
     result = tests(body, "-p", "xdist.plugin", "-n", "1", subprocess=True)

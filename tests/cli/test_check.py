@@ -209,6 +209,7 @@ def test_a_suite_is_measured_with_the_instructions_of_its_baseline(run, tmp_path
     assert made.memory.predicted_peak_bytes == made.memory.allocator.peak_allocated_bytes
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_not_measured(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(SUITE)

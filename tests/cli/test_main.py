@@ -46,7 +46,11 @@ def test_every_command_has_help(capsys, name):
         (["run", "--suite", "smoke", "--memory-budget", "0"], "'0' is 0 B, less than any case"),
         (["run", "--suite", "smoke", "--case-timeout", "0"], "--case-timeout: case_timeout_s = 0"),
         (["run", "--suite", "smoke", "--set", "n_hash=3"], "did you mean 'model.n_hashes'?"),
-        (["run", "--suite", "smoke", "--device", "cuda:7", "--dry-run"], "--device: cuda:7 was"),
+        pytest.param(
+            ["run", "--suite", "smoke", "--device", "cuda:7", "--dry-run"],
+            "--device: cuda:7 was",
+            marks=pytest.mark.slow,  # It is looked for in a worker.
+        ),
         (["run", "--suite", "smoke", "--excutor", "local"], "No such option '--excutor'. Did you"),
         (["predict", "--preset", "refrmer"], "not a preset, did you mean 'reformer'?"),
         (["predict", "--workload", "trainstep"], "Did you mean 'train_step'?"),

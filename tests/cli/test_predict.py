@@ -166,6 +166,7 @@ def test_device_none_keeps_predictions_as_records(capsys, tmp_path):
     assert (out / "train_step-memory.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_predicted_peaks(capsys, tmp_path):
     suite = tmp_path / "tiny.toml"
     suite.write_text(SUITE)

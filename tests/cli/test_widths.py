@@ -73,7 +73,17 @@ def show(folder: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    "command", [suites, env, predict, recommend, validate, check, claims, show]
+    "command",
+    [
+        suites,
+        env,
+        predict,
+        recommend,
+        pytest.param(validate, marks=pytest.mark.slow),
+        check,
+        claims,
+        show,
+    ],
 )
 def test_a_narrow_terminal_shows_every_figure(capsys, tmp_path, monkeypatch, command):
     # The device is looked at in a worker, which takes seconds to start.
