@@ -34,10 +34,8 @@ from reformer_bench.model.sublayer import (
     dropout_scale,
     seeded_dropout,
 )
-from reformer_bench.model.tensors import Tensors, detached_parameters
+from reformer_bench.model.tensors import Tensors, compute_dtype, detached_parameters
 from reformer_bench.schema.model import Attention, ModelConfig, Residual
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def _parameter_dtype(config: ModelConfig) -> torch.dtype:
@@ -59,10 +57,10 @@ class ReformerLM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        compute = _DTYPES[config.dtype]
+        dtype = compute_dtype(config)
         self.embedding = Embedding(config)
-        self.layers = nn.ModuleList(Layer(config, i, compute) for i in range(config.n_layers))
-        self.output = OutputHead(config, compute)
+        self.layers = nn.ModuleList(Layer(config, i, dtype) for i in range(config.n_layers))
+        self.output = OutputHead(config, dtype)
         self.to(_parameter_dtype(config))
         self.loader = ParameterLoader(offload=config.parameter_offload == "cpu")
         self.on_reconstructed: OnReconstructed | None = None
@@ -271,7 +269,7 @@ class AttentionLayer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.layer = Layer(config, 0, _DTYPES[config.dtype]).attention
+        self.layer = Layer(config, 0, compute_dtype(config)).attention
         self.to(_parameter_dtype(config))
         self.loader = ParameterLoader(offload=False)
 

@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from reformer_bench.schema.model import ModelConfig
+
 _SLICE_BYTES = 8 * 2**20
 _MOST_SLICES = 16
 
@@ -18,6 +20,12 @@ Tensors = Mapping[str, Tensor]
 def applied(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     """Return the result of a differentiable function of ours; torch's ``apply`` has no types."""
     return cast(Tensor, function.apply(*arguments))
+
+
+def compute_dtype(config: ModelConfig) -> torch.dtype:
+    """Return the dtype that the sublayers of a config compute in."""
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    return dtype
 
 
 def detached_parameters(module: nn.Module) -> Tensors:

@@ -6,26 +6,35 @@ B batch, L length, V vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from reformer_bench.model import ReformerLM
-from reformer_bench.peers.installed import library_version
+from reformer_bench.model.tensors import compute_dtype
+from reformer_bench.peers.installed import check_installed, library_version
 from reformer_bench.schema.model import Attention, ModelConfig, Residual
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 class PeerModel(nn.Module, ABC):
     """A peer's language model built from our config for sequences of one length.
 
     What the peer can't be made to do like the config says is listed by ``mismatches``; what it
-    would do instead of the task is refused with a ValueError.
+    would do instead of the task is refused.
+
+    Args:
+        config: The model that is asked for.
+        length: How many tokens every sequence has.
+
+    Raises:
+        InputError: The peer's library is missing.
+        ValueError: The peer can't keep to the task with this config or length.
     """
 
-    library: str
+    library: ClassVar[str]
     """The implementation's name, which is that of its distribution."""
 
     def __init__(self, config: ModelConfig, length: int) -> None:
@@ -33,23 +42,34 @@ class PeerModel(nn.Module, ABC):
         self.config, self.length = config, length
         _check_config(self.library, config)
         self.check_length()
-        self.peer = self.build().to(_DTYPES[config.dtype])
+        check_installed(self.library)
+        self.check_switches()
+        self.arguments = self.pinned()
+        self.peer = self.build().to(compute_dtype(config))
 
     @abstractmethod
     def check_length(self) -> None:
         """Raise ValueError where the peer can't do the length, or would do another task at it."""
 
     @abstractmethod
+    def check_switches(self) -> None:
+        """Raise ValueError where the peer can't do a switch of the config."""
+
+    @abstractmethod
+    def pinned(self) -> dict[str, Any]:
+        """Return all of the peer's own settings, by the peer's own names, so that none is left to
+        its default.
+        """
+
+    @abstractmethod
     def build(self) -> nn.Module:
-        """Build the peer's own model, with every setting fixed."""
+        """Build the peer's own model from the pinned ``arguments``."""
 
     @abstractmethod
-    def pinned(self) -> dict[str, str]:
-        """Return the peer's own settings, by the peer's own names."""
-
-    @abstractmethod
-    def differences(self) -> list[str]:
-        """Say what the peer computes otherwise than the config says, apart from parameters."""
+    def comparison(self) -> Iterable[tuple[bool, str]]:
+        """Yield (whether the config says the same, what the peer computes), apart from parameters
+        and dtypes.
+        """
 
     @abstractmethod
     def logits(self, tokens_BL: Tensor) -> Tensor:
@@ -72,16 +92,16 @@ class PeerModel(nn.Module, ABC):
         """Return all fixed settings, the number of parameters, and what could not be matched."""
         return {
             "library": library_version(self.library),
-            **self.pinned(),
+            **{name: str(value) for name, value in self.arguments.items()},
             "parameters": str(sum(p.numel() for p in self.parameters())),
             "mismatches": "; ".join(self.mismatches()),
         }
 
     def mismatches(self) -> list[str]:
-        """Say what could not be matched to the config, the number of parameters included; empty
-        where all was.
+        """Say what could not be matched to the config, the number of parameters included; nothing
+        where all was matched.
         """
-        found = self.differences()
+        found = [words for same, words in self.comparison() if not same]
         ours, theirs = parameter_count(self.config), sum(p.numel() for p in self.parameters())
         if ours != theirs:
             share = 100 * (theirs - ours) / ours
@@ -89,6 +109,15 @@ class PeerModel(nn.Module, ABC):
         if self.config.dtype == "bfloat16":
             found.append("parameters and streams are bfloat16 as well, not float32")
         return found
+
+
+def hashing_comparison(config: ModelConfig) -> tuple[tuple[bool, str], ...]:
+    """Return what LSH attention of both peers does, each with whether the config says the same."""
+    return (
+        (config.look_back == "ring", "the first chunk of a round looks back to another round"),
+        (config.attend_across_buckets, "chunks see other buckets"),
+        (config.count_duplicates, "keys found in several rounds count each time"),
+    )
 
 
 def parameter_count(config: ModelConfig) -> int:

@@ -73,11 +73,13 @@ def with_weights_of(config: ModelConfig, hf_model: Any) -> ReformerLM:
 
 
 def load_checkpoint(folder: Path, config: ModelConfig) -> ReformerLM:
-    """Build our model of a config with the weights of a folder saved by transformers, on
-    the CPU.
+    """Build our model of a config with the weights of a folder saved by transformers, on the CPU.
 
-    Nothing is fetched from anywhere. Raises InputError where the library is missing, or where the
-    folder or its weights can't be read.
+    Nothing is fetched from anywhere.
+
+    Raises:
+        InputError: The library is missing, or the folder or its weights can't be read.
+        RuntimeError: As in ``with_weights_of``.
     """
     saved = read_config(folder)
     check_installed("transformers")

@@ -1,5 +1,4 @@
-"""Says in the fields of our ModelConfig what a transformers ReformerConfig says. It needs
-no torch.
+"""Says in the fields of our ModelConfig what a transformers ReformerConfig says; needs no torch.
 
 ``config`` is the mapping of a config.json, or of ``ReformerConfig.to_dict()``.
 """
@@ -11,11 +10,10 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from reformer_bench.schema.errors import InputError, reading
-
-_DTYPES = ("float32", "bfloat16", "float64")
+from reformer_bench.schema.model import Dtype
 
 SHAPING = (
     "vocab_size",
@@ -34,13 +32,20 @@ SHAPING = (
 )
 """The fields that the weights themselves decide; any other may be changed beside a checkpoint."""
 
-_HOW_NOT_WHAT = ("ff_chunks", "loss_chunks", "dtype")
+_CHOSEN_BY_THE_SUITE = ("ff_chunks", "loss_chunks", "dtype")
+"""The fields that say how a model is computed, not which model it is."""
 
 
 def native_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the ModelConfig that computes the same, as JSON values.
+    """Return the fields of the ModelConfig that computes the same, as JSON values.
 
     ``differences`` says what still differs while training.
+
+    Args:
+        config: What the ReformerConfig says; ``num_buckets`` must be a number (``with_buckets``).
+
+    Returns:
+        Values by field; fields that are left out have their defaults.
 
     Raises:
         ValueError: A key of ``config`` has a value that our model has no switch for; the text
@@ -88,11 +93,14 @@ def native_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_buckets(config: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """A config whose number of buckets is settled, as transformers settles it.
+    """Return the config with its number of buckets settled as transformers settles it.
 
     Where ``num_buckets`` is None, transformers chooses it by the first sequence that the model
     sees and keeps it from then on: the power of two next below 2 · length / chunk length, as two
     factors where that is large. ``length`` counts the tokens of that sequence.
+
+    Raises:
+        ValueError: The sequence is no longer than one chunk, for which nothing is chosen.
     """
     chunk = config["lsh_attn_chunk_length"]
     if config["num_buckets"] is not None or "lsh" not in config["attn_layers"]:
@@ -114,8 +122,8 @@ def with_buckets(config: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 
 def differences(config: Mapping[str, Any]) -> list[str]:
-    """Say what our model of ``native_fields`` does otherwise in training; in evaluation it is
-    nothing.
+    """Say what our model of ``native_fields`` does otherwise in training; in evaluation it does
+    nothing otherwise.
     """
     found = []
     if config["hidden_dropout_prob"]:
@@ -147,12 +155,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "reformer":
         raise InputError(f"{where}: holds a model of type {kind!r}, expected 'reformer'")
-    return config
+    return cast(dict[str, Any], config)
 
 
 def checkpoint_fields(folder: Path) -> dict[str, Any]:
-    """Return ``native_fields`` of a saved model, without those that a suite is there to
-    choose.
+    """Return ``native_fields`` of a saved model, without those that a suite is there to choose.
 
     Raises InputError for what can't be measured.
     """
@@ -162,7 +169,7 @@ def checkpoint_fields(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"config.json lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"model.checkpoint = {str(folder)!r}: {reason}") from None
-    return {field: value for field, value in fields.items() if field not in _HOW_NOT_WHAT}
+    return {field: value for field, value in fields.items() if field not in _CHOSEN_BY_THE_SUITE}
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -184,8 +191,9 @@ def _check(config: Mapping[str, Any]) -> None:
             "num_buckets = None: transformers chooses it by the first sequence it sees; set it in "
             "the model's config, or say that sequence's length (to_native's argument)"
         )
-    if (config.get("dtype") or "float32") not in _DTYPES:
-        raise ValueError(f"dtype = {config['dtype']!r}: expected one of {', '.join(_DTYPES)}")
+    dtypes = get_args(Dtype)
+    if (config.get("dtype") or "float32") not in dtypes:
+        raise ValueError(f"dtype = {config['dtype']!r}: expected one of {', '.join(dtypes)}")
 
 
 def _positions(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,7 @@ LIBRARIES = {"reformer-pytorch": "reformer_pytorch", "transformers": "transforme
 
 
 def check_installed(implementation: str) -> None:
-    """Raise InputError, naming the extra to install, unless the implementation is ours or
-    is there.
-    """
+    """Raise InputError, naming the extra to install, where a peer's library is missing."""
     module = LIBRARIES.get(implementation)
     if module is not None and importlib.util.find_spec(module) is None:
         raise InputError(

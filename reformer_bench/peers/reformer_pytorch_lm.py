@@ -7,27 +7,25 @@ rotary ones, or share one layer's weights.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from reformer_bench.model.attention.lsh import bucket_factors
-from reformer_bench.peers.adapter import PeerModel
-from reformer_bench.peers.installed import check_installed
+from reformer_bench.peers.adapter import PeerModel, hashing_comparison
 from reformer_bench.schema.model import Attention, Positions
 
 _NORM_EPSILON = 1e-5
 
 
 class ReformerPytorchLM(PeerModel):
-    """A model built for one length; ValueError where its own model could not keep to the task."""
+    """A ReformerLM of lucidrains' reformer-pytorch, built for one length."""
 
     library = "reformer-pytorch"
 
     def check_length(self) -> None:
-        """Allow whole pairs of chunks only; its own check is an assertion in the middle
-        of a step.
-        """
+        """Allow whole pairs of chunks only; its own check is an assertion amid a step."""
         step = 2 * self.config.chunk_length
         if self.length % step:
             raise ValueError(
@@ -35,11 +33,10 @@ class ReformerPytorchLM(PeerModel):
                 f"not {self.length}"
             )
 
-    def build(self) -> nn.Module:
-        """Build its ReformerLM."""
-        check_installed(self.library)
-        from reformer_pytorch import ReformerLM
-
+    def check_switches(self) -> None:
+        """Allow what its model has: LSH layers only, positions of a table, whole multiples of the
+        width.
+        """
         config = self.config
         if {config.kind(i) for i in range(config.n_layers)} != {Attention.LSH}:
             raise ValueError("reformer-pytorch has LSH layers only: set attention = 'lsh'")
@@ -53,11 +50,16 @@ class ReformerPytorchLM(PeerModel):
                 f"reformer-pytorch needs d_ff to be a multiple of d_model = {config.d_model}, "
                 f"not {config.d_ff}"
             )
-        activation = nn.ReLU if config.activation == "relu" else nn.GELU
-        self._arguments = self._pins()
-        return ReformerLM(ff_activation=activation, **self._arguments)
 
-    def _pins(self) -> dict[str, Any]:
+    def build(self) -> nn.Module:
+        """Build its ReformerLM."""
+        from reformer_pytorch import ReformerLM
+
+        activation = nn.ReLU if self.config.activation == "relu" else nn.GELU
+        return cast(nn.Module, ReformerLM(ff_activation=activation, **self.arguments))
+
+    def pinned(self) -> dict[str, Any]:
+        """Return the arguments of its ReformerLM, apart from the activation."""
         config = self.config
         return {
             "num_tokens": config.vocab_size,
@@ -95,22 +97,16 @@ class ReformerPytorchLM(PeerModel):
             "axial_position_shape": near_square(self.length),
         }
 
-    def pinned(self) -> dict[str, str]:
-        """Return the arguments of its ReformerLM."""
-        return {name: str(value) for name, value in self._arguments.items()}
-
-    def differences(self) -> list[str]:
-        """Say where it makes its own choice and the config says otherwise."""
+    def comparison(self) -> Iterable[tuple[bool, str]]:
+        """Yield its own choices, each with whether the config says the same."""
         config = self.config
         ours = bucket_factors(config.n_buckets, self.length, config.chunk_length)
         theirs = self.length // config.chunk_length
         tables = near_square(self.length)
-        checks = (
+        return (
             (ours == (theirs,), f"{theirs} buckets in one hash, not {_product_words(ours)}"),
             (config.shared_qk_scale == "sqrt", "scores divided by √d_head"),
-            (config.look_back == "ring", "the first chunk of a round looks back to another round"),
-            (config.attend_across_buckets, "chunks see other buckets"),
-            (config.count_duplicates, "keys found in several rounds count each time"),
+            *hashing_comparison(config),
             (config.merge_streams == "mean", "at the end the streams' mean, not both side by side"),
             (config.loss_chunks == 1, "logits in one piece"),
             (config.norm_epsilon == _NORM_EPSILON, f"norm epsilon {_NORM_EPSILON}"),
@@ -122,11 +118,10 @@ class ReformerPytorchLM(PeerModel):
             ),
             (False, "a bias in the attention's output projection"),
         )
-        return [words for matched, words in checks if not matched]
 
     def logits(self, tokens_BL: Tensor) -> Tensor:
         """Return the logits [B, L, V] of its ReformerLM."""
-        return self.peer(tokens_BL)
+        return cast(Tensor, self.peer(tokens_BL))
 
 
 def near_square(length: int) -> tuple[int, int]:

@@ -8,13 +8,13 @@ activations.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from reformer_bench.model.attention.lsh import bucket_factors
-from reformer_bench.peers.adapter import PeerModel
-from reformer_bench.peers.installed import check_installed
+from reformer_bench.peers.adapter import PeerModel, hashing_comparison
 from reformer_bench.peers.reformer_pytorch_lm import near_square
 from reformer_bench.schema.model import Attention, Positions
 
@@ -43,30 +43,31 @@ class TransformersLM(PeerModel):
                 f"{max(chunks)}: take more"
             )
         for field in ("ff_chunks", "loss_chunks"):
-            pieces = getattr(config, field)
-            if self.length % pieces:
+            n_chunks = getattr(config, field)
+            if self.length % n_chunks:
                 raise ValueError(
-                    f"transformers needs {field} = {pieces} to divide the length, {self.length}"
+                    f"transformers needs {field} = {n_chunks} to divide the length, {self.length}"
                 )
+
+    def check_switches(self) -> None:
+        """Allow positions of a table only."""
+        if self.config.positions is Positions.NONE:
+            raise ValueError("transformers cannot do positions = 'none', only 'axial' or 'learned'")
 
     def build(self) -> nn.Module:
         """Build its model, from random weights."""
-        check_installed(self.library)
         from transformers import ReformerConfig, ReformerForMaskedLM, ReformerModelWithLMHead
 
-        config = self.config
-        if config.positions is Positions.NONE:
-            raise ValueError("transformers cannot do positions = 'none', only 'axial' or 'learned'")
-        self._arguments = self._pins()
-        kind = ReformerModelWithLMHead if config.causal else ReformerForMaskedLM
-        model = kind(ReformerConfig(**self._arguments))
+        kind = ReformerModelWithLMHead if self.config.causal else ReformerForMaskedLM
+        model = kind(ReformerConfig(**self.arguments))
         head = model.lm_head
         if head.decoder.bias is not None:
             # From transformers 5.24 on the head has a second bias, which is never added.
             head.bias = head.decoder.bias
         return cast(nn.Module, model)
 
-    def _pins(self) -> dict[str, Any]:
+    def pinned(self) -> dict[str, Any]:
+        """Return the arguments of its ReformerConfig."""
         config = self.config
         widths = [width for _, width in config.position_tables()]
         axial = config.positions is Positions.AXIAL
@@ -110,22 +111,16 @@ class TransformersLM(PeerModel):
             raise ValueError("transformers needs an even n_buckets, not 1")
         return factors[0] if len(factors) == 1 else list(factors)
 
-    def pinned(self) -> dict[str, str]:
-        """Return the arguments of its ReformerConfig."""
-        return {name: str(value) for name, value in self._arguments.items()}
-
-    def differences(self) -> list[str]:
-        """Say where it makes its own choice and the config says otherwise."""
+    def comparison(self) -> Iterable[tuple[bool, str]]:
+        """Yield its own choices, each with whether the config says the same."""
         config = self.config
         rows = near_square(self.length)
         asked = tuple(rows for rows, _ in config.position_tables())
         shared = config.shared_qk and Attention.LOCAL in config.attention
-        checks = (
+        return (
             (config.shared_qk_scale == "none", "scores of shared queries and keys not divided"),
             (not shared, "local layers have keys of their own"),
-            (config.look_back == "ring", "the first chunk of a round looks back to another round"),
-            (config.attend_across_buckets, "chunks see other buckets"),
-            (config.count_duplicates, "keys found in several rounds count each time"),
+            *hashing_comparison(config),
             (config.merge_streams == "concat", "at the end both streams, not their mean"),
             (config.dropout == 0, "dropout inside the feed-forward layer as well"),
             (
@@ -137,13 +132,12 @@ class TransformersLM(PeerModel):
                 "a table of positions for this length only",
             ),
         )
-        return [words for matched, words in checks if not matched]
 
     def logits(self, tokens_BL: Tensor) -> Tensor:
         """Return the logits [B, L, V] of its model."""
-        return self.peer(input_ids=tokens_BL).logits
+        return cast(Tensor, self.peer(input_ids=tokens_BL).logits)
 
 
-def _chunk_size(length: int, pieces: int) -> int:
-    """Return the tokens of a piece; 0 is its word for one piece."""
-    return 0 if pieces == 1 else length // pieces
+def _chunk_size(length: int, n_chunks: int) -> int:
+    """Return how many tokens a chunk has; 0 is its word for one chunk."""
+    return 0 if n_chunks == 1 else length // n_chunks

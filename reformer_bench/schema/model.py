@@ -53,6 +53,7 @@ def _as_tuple(value: Any) -> Any:
     return value
 
 
+Dtype = Literal["float32", "bfloat16", "float64"]
 PositiveInt = Annotated[int, Field(ge=1)]
 Factors = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
 
@@ -156,7 +157,7 @@ class ModelConfig(BaseModel):
 
     norm_epsilon: Annotated[float, Field(gt=0.0)] = 1e-5
     """Epsilon of the layer normalisations."""
-    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    dtype: Dtype = "float32"
     """What sublayers compute in. With bfloat16, streams and parameters stay float32."""
 
     @model_validator(mode="after")
