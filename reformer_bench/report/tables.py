@@ -86,57 +86,51 @@ class _GridTable:
         self.grid = grid
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        everything = range(len(self.grid.variants))
         for narrow in (False, True):
-            blocks = _blocks(self.grid, everything, options.max_width, narrow)
-            if len(blocks) == 1 or narrow:
+            blocks = self._blocks(options.max_width, narrow)
+            if len(blocks) == 1:
                 break
-        yield Text(f"{self.grid.quantity}", style="italic")
+        yield Text(self.grid.quantity, style="italic")
         for block in blocks:
-            yield _columns(self.grid, block, narrow)
+            yield self._table(block, narrow)
             yield ""
 
+    def _blocks(self, room: int, narrow: bool) -> list[list[list[Text]]]:
+        """Return blocks of columns that fit ``room`` characters, at least one column to a block; a
+        column is its header and its cells.
+        """
+        gap = 1 if narrow else 2
+        first = max([len(self.grid.corner), *(len(name) for name, _ in self.grid.rows)]) + gap
+        blocks: list[list[list[Text]]] = [[]]
+        used = first
+        for index, variant in enumerate(self.grid.variants):
+            header = Text("\n".join(split_name(variant, _NAME_WIDTH)))
+            column = [header, *(_cell_text(cells[index], narrow) for _, cells in self.grid.rows)]
+            width = max(len(line) for text in column for line in text.plain.split("\n")) + gap
+            if blocks[-1] and used + width > room:
+                blocks.append([])
+                used = first
+            blocks[-1].append(column)
+            used += width
+        return blocks
 
-def _columns(grid: Grid, chosen: Sequence[int], narrow: bool) -> Table:
-    padding = (0, 0, 0, 0) if narrow else (0, 1, 0, 0)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=padding, header_style="default")
-    height = max(len(split_name(grid.variants[index], _NAME_WIDTH)) for index in chosen)
-    table.add_column("\n" * (height - 1) + grid.corner, justify="right", no_wrap=True)
-    for index in chosen:
-        lines = split_name(grid.variants[index], _NAME_WIDTH)
-        header = Text("\n".join([""] * (height - len(lines)) + lines))
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, cells in grid.rows:
-        table.add_row(name, *(_styled(cells[index], narrow) for index in chosen))
-    return table
+    def _table(self, block: list[list[Text]], narrow: bool) -> Table:
+        padding = (0, 0 if narrow else 1, 0, 0)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=padding, header_style="default")
+        height = max(header.plain.count("\n") for header, *_ in block)
+        table.add_column("\n" * height + self.grid.corner, justify="right", no_wrap=True)
+        for header, *_ in block:
+            above = Text("\n" * (height - header.plain.count("\n")))
+            table.add_column(above + header, justify="right", no_wrap=True)
+        names = [name for name, _ in self.grid.rows]
+        for row in zip(names, *(cells for _, *cells in block), strict=True):
+            table.add_row(*row)
+        return table
 
 
-def _styled(cell: Cell, narrow: bool) -> Text:
+def _cell_text(cell: Cell, narrow: bool) -> Text:
     style = "bold" if cell.is_best else "" if cell.is_figure else "dim"
-    return Text("\n".join(_lines(cell, narrow)), style=style)
-
-
-def _lines(cell: Cell, narrow: bool) -> tuple[str, ...]:
-    return cell.narrow() if narrow else cell.lines
-
-
-def _blocks(grid: Grid, columns: Iterable[int], room: int, narrow: bool) -> list[list[int]]:
-    """Columns in blocks that fit ``room`` characters, at least one to a block."""
-    gap = 1 if narrow else 2
-    first = max([len(grid.corner), *(len(name) for name, _ in grid.rows)]) + gap
-    blocks: list[list[int]] = [[]]
-    used = first
-    for index in columns:
-        lines = split_name(grid.variants[index], _NAME_WIDTH)
-        for _, cells in grid.rows:
-            lines = [*lines, *_lines(cells[index], narrow)]
-        width = max(map(len, lines)) + gap
-        if blocks[-1] and used + width > room:
-            blocks.append([])
-            used = first
-        blocks[-1].append(index)
-        used += width
-    return blocks
+    return Text("\n".join(cell.narrow() if narrow else cell.lines), style=style)
 
 
 def detail_table(records: Iterable[Record]) -> RenderableType:

@@ -1,8 +1,15 @@
 import pytest
 
-from reformer_bench.report.words import outcome_words, percent, split_name, three_figures
+from reformer_bench.report.groups import group_records
+from reformer_bench.report.words import (
+    mismatch_notes,
+    outcome_words,
+    percent,
+    split_name,
+    three_figures,
+)
 from reformer_bench.schema.record import Outcome
-from tests.report.builders import record
+from tests.report.builders import record, sweep
 
 
 @pytest.mark.parametrize(
@@ -49,3 +56,17 @@ def test_out_of_memory_says_whose_memory_on_a_gpu() -> None:
 
 def test_every_outcome_has_words() -> None:
     assert all(outcome_words(record(outcome=outcome)) for outcome in Outcome)
+
+
+def test_mismatches_of_the_longest_case_are_told():
+    records = sweep()
+    told = {"library": "transformers 5.1.0", "mismatches": "9 parameters instead of 8"}
+    records = [
+        record.model_copy(update={"settings": {**told, "length": str(record.case.length)}})
+        if record.case.variant == "reformer"
+        else record
+        for record in records
+    ]
+    (note,) = mismatch_notes(group_records(records)[0])
+    assert note.startswith("reformer is transformers 5.1.0")
+    assert "9 parameters instead of 8" in note

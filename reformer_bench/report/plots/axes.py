@@ -34,7 +34,7 @@ _EVERY = 99
 
 
 def length_axis(ax: Axes, lengths: Sequence[int], width_points: float) -> None:
-    """Set ticks at powers of two, with labels on as many as an axis ``width_points`` wide has room for."""
+    """Set ticks at powers of two; as many have labels as there is room for in ``width_points``."""
     low, high = float(min(lengths)), float(max(lengths))
     if high < 2 * low:
         low, high = low / 1.5, high * 1.5

@@ -13,7 +13,7 @@ from reformer_bench.report.plots.curves import Quantity, has_figure
 from reformer_bench.report.plots.figures import bars, bars_figure, content, curves_figure
 from reformer_bench.report.plots.style import DPI, Look, drawing, looks, metadata
 from reformer_bench.report.plots.tradeoff import tradeoff_figure, varies_combinations
-from reformer_bench.report.plots.varied import LENGTH, Picture, all_series, axes_of, pictures
+from reformer_bench.report.plots.varied import LENGTH, all_series, axes_of, pictures
 from reformer_bench.schema.record import Record
 
 FORMATS = ("png", "svg", "pdf")
@@ -50,7 +50,11 @@ def write_plots(
         raise ValueError(f"quantity {quantity!r} is not one of {', '.join(_ASKED)}")
     records = list(records)
     groups = group_records(records)
-    named = looks(_series_names([*group_records(among or []), *groups]))
+    named = looks(
+        one.name
+        for group in (*group_records(among or []), *groups)
+        for one in all_series(group, axes_of(group))
+    )
     written: list[Path] = []
     with drawing():
         for group, name in zip(groups, _file_names(groups), strict=True):
@@ -74,8 +78,9 @@ def _figures(
         yield from _bars(group, name, overview, asked, named)
     for picture in against:
         by = "" if picture.axis is LENGTH else f"-by-{picture.axis.name}"
-        wanted = _quantities(asked, picture)
-        whole = content(picture, wanted)
+        # Activations apart only where parameters grow with the size that is drawn against.
+        apart = picture.axis.field in ("n_layers", "d_ff")
+        whole = content(picture, [q for q in _ASKED[asked] if q != "activations" or apart])
         for quantity in whole.shown:
             figure = curves_figure(group, content(picture, [quantity]), named)
             yield f"{name}-{quantity}{by}", figure
@@ -94,17 +99,6 @@ def _bars(
         yield f"{name}-{quantity}", bars_figure(group, found, [quantity], named)
     if len(wanted) > 1:
         yield overview, bars_figure(group, found, wanted, named)
-
-
-def _quantities(asked: Asked, picture: Picture) -> list[Quantity]:
-    """Choose what to draw: activations only where parameters grow with the size on the axis."""
-    apart = picture.axis.field in ("n_layers", "d_ff")
-    return [name for name in _ASKED[asked] if name != "activations" or apart]
-
-
-def _series_names(groups: Iterable[Group]) -> list[str]:
-    """Return the names that looks go by."""
-    return [one.name for group in groups for one in all_series(group, axes_of(group))]
 
 
 def _file_names(groups: Sequence[Group]) -> list[str]:

@@ -14,6 +14,17 @@ from reformer_bench.schema.model import PRESETS, Attention, ModelConfig
 from reformer_bench.schema.record import Record
 from reformer_bench.schema.units import format_tokens
 
+MOST_CURVES = 8
+"""More in one panel are not told apart any more."""
+MOST_FACETS = 4
+"""Sizes that get a panel each, side by side."""
+_SIZE_WORDS = {"layers", "ff", "chunks", "hashes"}
+"""What stands before a size in a name, as in ``transformer-layers-4``."""
+_LEAST_SIZES = 3
+"""Two sizes are two variants; three are an axis."""
+_LONGEST_LABEL = 44
+"""Characters: longer words about a model would leave no room for its figures."""
+
 ATTENTIONS = {
     "full": "full attention",
     "memory_efficient": "memory-efficient attention",
@@ -53,19 +64,14 @@ _FOLLOWS = {
 
 def differences(models: Sequence[ModelConfig], unsaid: Collection[str | None]) -> list[str]:
     """Say of each model all fields in which some of the models differ, but for ``unsaid`` ones."""
+    others = [name for name in ModelConfig.model_fields if name not in _WORDS]
     names = [
-        name for name in (*_WORDS, *_others()) if name not in unsaid and _differs(models, name)
+        name
+        for name in (*_WORDS, *others)
+        if name not in unsaid and len({getattr(model, name) for model in models}) > 1
     ]
     told = [name for name in names if _FOLLOWS.get(name) not in names]
     return [", ".join(filter(None, (_words(m, name) for name in told))) for m in models]
-
-
-def _others() -> list[str]:
-    return [name for name in ModelConfig.model_fields if name not in _WORDS]
-
-
-def _differs(models: Sequence[ModelConfig], name: str) -> bool:
-    return len({getattr(model, name) for model in models}) > 1
 
 
 def _words(model: ModelConfig, name: str) -> str:
@@ -73,20 +79,6 @@ def _words(model: ModelConfig, name: str) -> str:
         return ""
     value = getattr(model, name)
     return _WORDS[name](value) if name in _WORDS else f"{name} {value}"
-
-
-MOST_CURVES = 8
-"""More in one panel are not told apart any more."""
-MOST_FACETS = 4
-"""Sizes that get a panel each, side by side."""
-_SIZE_WORDS = {"layers", "ff", "chunks", "hashes"}
-"""What stands before a size in a name, as in ``transformer-layers-4``."""
-_LEAST_SIZES = 3
-"""Two sizes are two variants; three are an axis."""
-
-
-_LONGEST_LABEL = 44
-"""Characters: longer words about a model would leave no room for its figures."""
 
 
 @dataclass(frozen=True)
@@ -196,15 +188,15 @@ def _picture(group: Group, axis: Axis, axes: Sequence[Axis]) -> Picture:
         others.insert(0, LENGTH)
     sizes = sorted({tuple(o.of(r) for o in others) for r in group.records if has_figure(r)})
     shown = _spread(sizes, MOST_FACETS)
-    facets = []
+    facets, titles = [], []
     for size in shown:
         title = ", ".join(o.words(n) for o, n in zip(others, size, strict=True))
         within = [_at(one, others, size) for one in series]
         facets += _readable(title, [one for one in within if one.records])
+        titles.append(title)
     note = ""
     if len(shown) < len(sizes):
-        names = [", ".join(o.words(n) for o, n in zip(others, s, strict=True)) for s in shown]
-        note = f"Panels: {'; '.join(names)}, of {len(sizes)} that there are."
+        note = f"Panels: {'; '.join(titles)}, of {len(sizes)} that there are."
     return Picture(axis, tuple(facets), note)
 
 
@@ -231,32 +223,24 @@ def _readable(title: str, series: list[Series]) -> list[Facet]:
             words = "+".join(value) if switch == "attention" else str(value)
             parts.setdefault(f"{switch} {words}".replace("_", "-"), []).append(one)
         if len(parts) > 1 and all(len(part) <= MOST_CURVES for part in parts.values()):
-            return [Facet(_joined(title, name), tuple(part)) for name, part in parts.items()]
-    facets = []
-    for start in range(0, len(series), MOST_CURVES):
-        part = series[start : start + MOST_CURVES]
-        words = f"variants {start + 1} to {start + len(part)} of {len(series)}"
-        facets.append(Facet(_joined(title, words), tuple(part)))
-    return facets
-
-
-def _joined(*words: str) -> str:
-    return ", ".join(word for word in words if word)
+            break
+    else:
+        starts = range(0, len(series), MOST_CURVES)
+        cut = [(start, series[start : start + MOST_CURVES]) for start in starts]
+        n = len(series)
+        parts = {f"variants {start + 1} to {start + len(part)} of {n}": part for start, part in cut}
+    prefix = f"{title}, " if title else ""
+    return [Facet(prefix + name, tuple(part)) for name, part in parts.items()]
 
 
 def _n_along(group: Group, axis: Axis) -> int:
     """Count the kinds of model that come in three sizes or more, each size once a length."""
-    buckets: dict[Any, list[int]] = {}
+    sizes: dict[Any, list[int]] = {}
     for record in group.records:
         key = (_rest(record, [axis]), record.case.length)
-        buckets.setdefault(key, []).append(axis.of(record))
-    return len(
-        {
-            kind
-            for (kind, _), sizes in buckets.items()
-            if len(set(sizes)) == len(sizes) >= _LEAST_SIZES
-        }
-    )
+        sizes.setdefault(key, []).append(axis.of(record))
+    along = (kind for (kind, _), n in sizes.items() if len(set(n)) == len(n) >= _LEAST_SIZES)
+    return len(set(along))
 
 
 def _rest(record: Record, axes: Iterable[Axis]) -> tuple[str, ModelConfig]:

@@ -5,7 +5,7 @@ import pytest
 from reformer_bench.report.export import export_markdown
 from reformer_bench.report.grid import ratio_grids
 from reformer_bench.report.groups import group_records
-from reformer_bench.report.words import mismatch_notes, outcome_words
+from reformer_bench.report.words import outcome_words
 from tests.report.builders import sweep
 
 
@@ -45,17 +45,3 @@ def test_without_a_baseline_there_are_none(baseline):
 def test_markdown_has_them_too():
     assert "As multiples" not in export_markdown(sweep(), "summary")
     assert "as multiples of reformer" in export_markdown(sweep(), "summary", "reformer")
-
-
-def test_mismatches_of_the_longest_case_are_told():
-    records = sweep()
-    told = {"library": "transformers 5.1.0", "mismatches": "9 parameters instead of 8"}
-    records = [
-        record.model_copy(update={"settings": {**told, "length": str(record.case.length)}})
-        if record.case.variant == "reformer"
-        else record
-        for record in records
-    ]
-    (note,) = mismatch_notes(group_records(records)[0])
-    assert note.startswith("reformer is transformers 5.1.0")
-    assert "9 parameters instead of 8" in note
