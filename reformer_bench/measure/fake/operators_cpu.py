@@ -63,7 +63,7 @@ def _common_dtype(operands: Sequence[Any]) -> torch.dtype:
     return elementwise_dtypes(*operands, type_promotion_kind=kind)[1]
 
 
-def _elementwise(out: Any, *operands: Any, **_: Any) -> int:
+def _elementwise(out: Any, /, *operands: Any, **_: Any) -> int:
     """Count what TensorIterator copies: operands, and a result written in place, of another dtype
     than the one computed in (TensorIterator.cpp, compute_types); numbers are wrapped in tensors
     first.
@@ -79,11 +79,11 @@ def _elementwise(out: Any, *operands: Any, **_: Any) -> int:
     return total
 
 
-def _binary(out: Any, a: Any, b: Any, *_: Any, **__: Any) -> int:
+def _binary(out: Any, /, a: Any, b: Any, *_: Any, **__: Any) -> int:
     return _elementwise(out, a, b)
 
 
-def _divide(out: Any, *operands: Any, **options: Any) -> int:
+def _divide(out: Any, /, *operands: Any, **options: Any) -> int:
     """Count true division of integers, which computes in floats."""
     common = _common_dtype(operands)
     if common.is_floating_point or options.get("rounding_mode") is not None:
@@ -96,12 +96,12 @@ def _divide(out: Any, *operands: Any, **options: Any) -> int:
     )
 
 
-def _with_scale(out: Any, *operands: Any, **_: Any) -> int:
+def _with_scale(out: Any, /, *operands: Any, **_: Any) -> int:
     """Count addcmul and addcdiv, in which the factor ``value`` stays a number."""
     return _elementwise(out, *operands[:3])
 
 
-def _sum(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
+def _sum(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
     """Count the copy to int64 that is made of integers, and the place that a full sum of many
     elements has for each thread (TensorIteratorReduce.cpp, two_pass_reduction).
     """
@@ -111,7 +111,7 @@ def _sum(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
     return copy + (threads * out.dtype.itemsize if in_two_passes else 0)
 
 
-def _mean(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
+def _mean(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
     """Count a sum that is divided in place by a wrapped number; of bfloat16, a float32 copy is
     summed.
     """
@@ -120,7 +120,7 @@ def _mean(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
     return 8 + out.dtype.itemsize
 
 
-def _logsumexp(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
+def _logsumexp(out: Any, /, x: Tensor, *_: Any, **__: Any) -> int:
     """Count the maxima, and either their magnitudes and which are infinite, or exp(x − max) of the
     whole input (ReduceOps.cpp, logsumexp_out_impl).
     """
@@ -128,26 +128,26 @@ def _logsumexp(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
     return _bytes(out) + max(_bytes(x), infinite)
 
 
-def _layer_norm_backward(out: Any, dy: Tensor, x: Tensor, shape: list[int], *_: Any) -> int:
+def _layer_norm_backward(out: Any, /, dy: Tensor, x: Tensor, shape: list[int], *_: Any) -> int:
     """Count each thread's sums for the gradients of weight and bias (layer_norm_kernel.cpp)."""
     sums = 2 * torch.get_num_threads() * math.prod(shape) * _wide(x.dtype).itemsize
     return _contiguous_copies(dy, x) + sums
 
 
-def _copy_of_one(out: Any, x: Tensor, *_: Any) -> int:
+def _copy_of_one(out: Any, /, x: Tensor, *_: Any) -> int:
     return _contiguous_copies(x)
 
 
-def _copies_of_two(out: Any, dy: Tensor, x: Tensor, *_: Any) -> int:
+def _copies_of_two(out: Any, /, dy: Tensor, x: Tensor, *_: Any) -> int:
     return _contiguous_copies(dy, x)
 
 
-def _sort(out: Any, x: Tensor, *_: Any, dim: int = -1, **__: Any) -> int:
+def _sort(out: Any, /, x: Tensor, *_: Any, dim: int = -1, **__: Any) -> int:
     """Count the positions 0, 1, … along the sorted dimension, copied to every row (Sorting.cpp)."""
     return x.shape[dim] * 8 if x.dim() else 0
 
 
-def _flash_forward(out: Any, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
+def _flash_forward(out: Any, /, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
     """Count scores, maxima, sums and output of one tile for each thread, and in half precision the
     tile's weights once more (FlashAttentionKernel.cpp, cpu_flash_attention).
     """
@@ -158,7 +158,7 @@ def _flash_forward(out: Any, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any
 
 
 def _flash_backward(
-    out: Any, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any
+    out: Any, /, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any
 ) -> int:
     """Count weights and their gradients of one tile for each thread, in half precision twice, and
     one tile's row sums (FlashAttentionKernel.cpp, cpu_flash_attention_backward). An incoming
@@ -199,12 +199,12 @@ def _added_product(packet: Any) -> InternalBytes:
 
 def _flash(formula: InternalBytes, operator: Any) -> InternalBytes:
     """Count a kernel's own buffers, and those of the products inside it."""
-    return lambda out, *args, **kwargs: (
+    return lambda out, /, *args, **kwargs: (
         formula(out, *args, **kwargs) + attention_bytes(formula, operator, args, kwargs)
     )
 
 
-def _repeat(out: Tensor, x: Tensor, repeats: list[int]) -> int:
+def _repeat(out: Tensor, /, x: Tensor, repeats: list[int]) -> int:
     """Count 32 bytes for each dimension."""
     return 32 * len(repeats)
 

@@ -16,12 +16,12 @@ from torch import Tensor
 _aten = torch.ops.aten
 
 
-def _logsumexp(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
+def _logsumexp(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
     """Count exp(x − max) of the whole input, and the maxima; the code is the same as on the CPU."""
     return int((x.numel() + out.numel()) * x.dtype.itemsize)
 
 
-def _sort(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
+def _sort(out: Any, /, x: Tensor, *_: Any, **__: Any) -> int:
     """Count a second buffer of keys and one of positions, through which rows of more than 4096
     elements go (cuda/Sort.cpp, segmented sort by CUB's double buffers); shorter ones sort in place.
     """
@@ -30,7 +30,7 @@ def _sort(out: Any, x: Tensor, *_: Any, **__: Any) -> int:
     return int(x.numel() * (x.dtype.itemsize + 8))
 
 
-def _attention_backward(out: Any, grad: Tensor, q: Tensor, *_: Any, **__: Any) -> int:
+def _attention_backward(out: Any, /, grad: Tensor, q: Tensor, *_: Any, **__: Any) -> int:
     """Count the gradient of the queries summed up in float32, and each row's dot product of output
     and gradient (flash_attn/flash_api.cpp, mha_bwd: dq_accum and softmax_d, rows in steps of 128,
     widths of 32; the memory-efficient backward keeps the same sums for float32).
