@@ -4,7 +4,7 @@ import pytest
 
 from reformer_bench.recommend import options_of
 from reformer_bench.schema.record import Outcome
-from tests.report.builders import record
+from tests.builders import record
 
 PEAK, FLOPS = 1000, 6_000_000
 

@@ -25,7 +25,7 @@ from reformer_bench.store import (
     run_folder_name,
     save_predictions,
 )
-from tests.run.builders import case, environment, record, suite
+from tests.builders import case, environment, record_of, suite
 
 
 def info(**changes: object) -> RunInfo:
@@ -41,7 +41,7 @@ def info(**changes: object) -> RunInfo:
 def write(folder: Path, *lengths: int) -> Path:
     with RunWriter(folder, info()) as writer:
         for length in lengths:
-            writer.append(record(case(length=length)))
+            writer.append(record_of(case(length=length)))
     return folder / RECORDS
 
 
@@ -50,7 +50,10 @@ def lengths(path: Path) -> list[int]:
 
 
 def test_records_and_info_come_back_equal(tmp_path):
-    written = [record(case(length=64)), record(case(length=128), Outcome.HOST_OOM, message="no")]
+    written = [
+        record_of(case(length=64)),
+        record_of(case(length=128), Outcome.HOST_OOM, message="no"),
+    ]
     with RunWriter(tmp_path, info(memory_budget_bytes=5)) as writer:
         for one in written:
             writer.append(one)
@@ -64,7 +67,7 @@ def test_records_and_info_come_back_equal(tmp_path):
 def test_a_record_is_on_disk_before_the_next_one(tmp_path):
     with RunWriter(tmp_path, info()) as writer:
         for n, length in enumerate((32, 64, 128), start=1):
-            writer.append(record(case(length=length)))
+            writer.append(record_of(case(length=length)))
             assert len(load_run(tmp_path).records) == n
 
 
@@ -78,7 +81,7 @@ def test_the_records_file_alone_is_a_run(tmp_path):
 @pytest.mark.parametrize("n_bytes", [1, 40, 400])
 def test_a_torn_last_line_is_passed_over_and_noted(tmp_path, n_bytes):
     file = write(tmp_path, 32, 64)
-    whole = record(case(length=128)).model_dump_json().encode()
+    whole = record_of(case(length=128)).model_dump_json().encode()
     with file.open("ab") as out:
         out.write(whole[:n_bytes])
     run = load_run(tmp_path)
@@ -153,9 +156,9 @@ def test_the_folder_has_suite_utc_time_and_device():
 
 
 def test_of_a_case_tried_again_the_last_record_counts_in_the_place_of_the_first(tmp_path):
-    first = record(case(length=64), Outcome.TIMEOUT)
-    again = record(case(length=64)).model_copy(update={"attempt": 2})
-    between = record(case(length=128))
+    first = record_of(case(length=64), Outcome.TIMEOUT)
+    again = record_of(case(length=64)).model_copy(update={"attempt": 2})
+    between = record_of(case(length=128))
     with RunWriter(tmp_path, info()) as writer:
         for one in (first, between, again):
             writer.append(one)

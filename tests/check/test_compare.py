@@ -10,7 +10,7 @@ from reformer_bench.check.compare import Status, compare, foresee
 from reformer_bench.schema.record import Memory, Outcome
 from reformer_bench.schema.tolerances import Metric, Tolerances
 from reformer_bench.schema.units import MIB
-from tests.report.builders import record
+from tests.builders import record
 
 PEAK = 200 * MIB
 

@@ -20,7 +20,7 @@ from reformer_bench.check.outputs import (
 from reformer_bench.check.words import message, summary
 from reformer_bench.schema.record import Outcome
 from reformer_bench.schema.units import MIB
-from tests.report.builders import record
+from tests.builders import record
 
 
 @pytest.fixture

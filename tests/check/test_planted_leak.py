@@ -20,7 +20,7 @@ from reformer_bench.schema.tolerances import Metric
 from reformer_bench.schema.units import format_bytes
 from reformer_bench.store import RunInfo, RunWriter, save_baseline
 from tests import planted
-from tests.run.builders import case, environment, order, suite
+from tests.builders import case, environment, order, suite
 
 REPEATS = [5, pytest.param(50, marks=pytest.mark.slow)]
 OF_LAYERS = {"n_layers": 2, "d_model": 32}

@@ -16,6 +16,7 @@ from reformer_bench.claims.judge import (
 from reformer_bench.claims.paper import CLAIMS, judge_claims
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import GIB
+from tests.builders import as_predicted, environment, record
 from tests.claims.paper_data import (
     LENGTHS,
     REFUTING,
@@ -26,7 +27,6 @@ from tests.claims.paper_data import (
     swapped,
     table_3,
 )
-from tests.report.builders import as_predicted, environment, record
 
 
 def judgement(claim: str, records: list[Record]) -> Judgement:

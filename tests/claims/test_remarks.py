@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reformer_bench.claims.remarks import ahead_all_along, crossover, remarks
-from tests.report.builders import record
+from tests.builders import record
 
 LENGTHS = (1024, 2048, 4096, 8192)
 SIZES = [2.0**power for power in range(9, 18)]

@@ -17,7 +17,7 @@ from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.suite import find_suite
 from reformer_bench.schema.units import MIB
 from reformer_bench.store import RECORDS, load_baseline, load_run, save_baseline
-from tests.report.builders import record
+from tests.builders import record
 
 PEAK = 200 * MIB
 

@@ -7,8 +7,8 @@ import pytest
 
 from reformer_bench.cli.main import main
 from reformer_bench.schema.record import Record
+from tests.builders import as_predicted, record
 from tests.claims.paper_data import REFUTING, SUPPORTING
-from tests.report.builders import as_predicted, record
 
 
 def save(folder: Path, records: list[Record]) -> Path:

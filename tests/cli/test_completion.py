@@ -13,7 +13,7 @@ from click.shell_completion import ShellComplete
 from reformer_bench.cli.main import COMMANDS, cli
 from reformer_bench.schema.model import PRESETS
 from reformer_bench.schema.suite import suite_names
-from tests.report.builders import record
+from tests.builders import record
 
 
 def offered(*line: str) -> list[str]:

@@ -14,7 +14,7 @@ from reformer_bench.cli.main import main
 from reformer_bench.report.frames import case_frame
 from reformer_bench.schema.record import Outcome
 from reformer_bench.store import RECORDS
-from tests.report.builders import record
+from tests.builders import record
 
 SAMPLES_MS = [90.0, 100.0, 101.0, 102.0, 103.0, 250.0]
 RECORDS_OF_RUN = [

@@ -4,7 +4,7 @@ import pytest
 
 from reformer_bench import __version__
 from reformer_bench.cli import main as cli_main
-from tests.report.builders import record
+from tests.builders import record
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -7,7 +7,7 @@ from reformer_bench.cli.main import main
 from reformer_bench.cli.plot import plot
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import Outcome, Record
-from tests.report.builders import record
+from tests.builders import record
 
 
 def save(folder: Path, records: list[Record]) -> Path:

@@ -11,7 +11,7 @@ from reformer_bench.run.executor import Description
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.schema.record import Outcome
 from reformer_bench.store import load_run
-from tests.run.builders import environment, record
+from tests.builders import environment, record_of
 
 TINY = (
     "--set", "model.d_model=16", "--set", "model.d_ff=32", "--set", "model.n_heads=2",
@@ -103,7 +103,7 @@ def test_a_length_that_does_not_run_is_an_error_that_says_the_longest_that_did(c
         for order in orders:
             fits = order.case.length < 1000
             outcome = Outcome.OK if fits else Outcome.HOST_OOM
-            yield record(order.case, outcome, message=None if fits else "no memory left")
+            yield record_of(order.case, outcome, message=None if fits else "no memory left")
 
     found = Description("cpu", environment())
     monkeypatch.setattr(LocalExecutor, "run", run)

@@ -9,7 +9,7 @@ from rich.text import Text
 from reformer_bench.cli.progress import LiveLine, PlainLines, progress_of, progress_of_run
 from reformer_bench.run.session import Standing
 from reformer_bench.schema.record import AllocatorMemory, Memory, Outcome, PhasePeak
-from tests.run.builders import case, record
+from tests.builders import case, record_of
 
 CASES = [case("reformer", length=4096), case("transformer", length=512, batch=2)]
 
@@ -33,8 +33,8 @@ def standing(one, done: int, *, ended: bool = True) -> Standing:
 def test_plain_lines_are_written_for_finished_cases_only():
     out = console(terminal=False)
     with progress_of_run(out, CASES) as tell:
-        tell(standing(record(CASES[0]), 0, ended=False))
-        tell(standing(record(CASES[0]), 1))
+        tell(standing(record_of(CASES[0]), 0, ended=False))
+        tell(standing(record_of(CASES[0]), 1))
     text = out.file.getvalue()
     assert text.startswith("[ 1/12] reformer")
     assert text.count("\n") == 1
@@ -44,8 +44,8 @@ def test_plain_lines_are_written_for_finished_cases_only():
 def test_a_terminal_shows_what_runs_what_is_left_and_the_peak():
     out = console(terminal=True)
     with progress_of_run(out, CASES) as tell:
-        tell(standing(record(CASES[0]), 1))
-        tell(standing(record(CASES[1]), 1, ended=False))
+        tell(standing(record_of(CASES[0]), 1))
+        tell(standing(record_of(CASES[1]), 1, ended=False))
     text = out.file.getvalue()
     for words in ("transformer", "1 of 12 cases", "about 1 min 15 s left", "highest peak 1 GiB"):
         assert words in text
@@ -55,12 +55,12 @@ def test_a_terminal_shows_what_runs_what_is_left_and_the_peak():
 def test_quiet_writes_nothing(terminal):
     out = console(terminal=terminal)
     with progress_of_run(out, CASES, quiet=True) as tell:
-        tell(standing(record(CASES[0]), 1))
+        tell(standing(record_of(CASES[0]), 1))
     assert out.file.getvalue() == ""
 
 
 def measured(variant: str, length: int):
-    found = record(case(variant, length=length))
+    found = record_of(case(variant, length=length))
     timing = found.timing.model_copy(update={"tokens_per_second": 8_803.0})
     peak = AllocatorMemory(
         source="cpu-allocator-events",
@@ -89,7 +89,7 @@ def test_lines_of_different_cases_align():
 
 
 def test_a_failure_says_its_outcome_and_why():
-    failed = record(CASES[0], Outcome.TIMEOUT, message="killed after 60 s")
+    failed = record_of(CASES[0], Outcome.TIMEOUT, message="killed after 60 s")
     (line,) = lines_of([failed], terminal=False, width=100)
     assert line.endswith("time limit: killed after 60 s")
 
@@ -111,7 +111,7 @@ def test_a_line_that_does_not_fit_is_broken_between_its_columns(width):
 
 
 def test_a_long_message_is_broken_between_words_in_a_terminal_and_not_in_a_file():
-    failed = [record(CASES[0], Outcome.HOST_OOM, message=" ".join(["allocate"] * 20))]
+    failed = [record_of(CASES[0], Outcome.HOST_OOM, message=" ".join(["allocate"] * 20))]
     broken = lines_of(failed, terminal=True, width=80)
     assert len(broken) > 1
     assert all(len(line) <= 80 for line in broken)
@@ -119,10 +119,12 @@ def test_a_long_message_is_broken_between_words_in_a_terminal_and_not_in_a_file(
 
 
 def test_what_was_not_started_for_one_reason_is_one_line():
-    stop = record(case(length=512), Outcome.TIMEOUT, message="killed after 45 s")
+    stop = record_of(case(length=512), Outcome.TIMEOUT, message="killed after 45 s")
     stop = stop.model_copy(update={"wall_ms": 45e3})
     skipped = [
-        record(case(length=n), Outcome.SKIPPED, message="not tried: reformer met its limit at 512")
+        record_of(
+            case(length=n), Outcome.SKIPPED, message="not tried: reformer met its limit at 512"
+        )
         for n in (1024, 2048, 4096)
     ]
     skipped = [one.model_copy(update={"wall_ms": 0.0}) for one in skipped]
@@ -137,7 +139,7 @@ def test_the_status_fits_in_80_columns_and_counts_down():
     now = [0.0]
     out = console(terminal=True, width=80)
     live = LiveLine(out, CASES, clock=lambda: now[0])
-    live.tell(standing(record(CASES[0]), 1, ended=False))
+    live.tell(standing(record_of(CASES[0]), 1, ended=False))
     for seconds, words in ((0.0, "about 1 min 15 s left"), (30.0, "about 45 s left")):
         now[0] = seconds
         with out.capture() as captured:

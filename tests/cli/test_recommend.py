@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reformer_bench.cli.main import main
-from tests.report.builders import record
+from tests.builders import record
 
 SMALL = ("--set", "model.d_model=32", "--set", "model.d_ff=64", "--set", "model.n_heads=2")
 

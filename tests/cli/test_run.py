@@ -16,7 +16,7 @@ from reformer_bench.run.executor import Description
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.schema.record import Environment, Load, Outcome
 from reformer_bench.store import PREDICTIONS, RECORDS, RUN_INFO, load_run
-from tests.run.builders import environment, record
+from tests.builders import environment, record_of
 
 PROGRESS = ("predicting memory", "Warning: ")
 ROOT = Path(__file__).parent.parent.parent
@@ -126,7 +126,7 @@ class Failing:
 
     def run(self, orders):
         for order in orders:
-            yield record(order.case, Outcome.HOST_OOM, message="no memory")
+            yield record_of(order.case, Outcome.HOST_OOM, message="no memory")
 
     def close(self) -> None:
         pass
@@ -140,9 +140,9 @@ class Disturbed(Failing):
     def run(self, orders):
         for order in orders:
             if self.calm:
-                yield record(order.case)
+                yield record_of(order.case)
                 continue
-            found = record(order.case, Outcome.TIMEOUT, message="killed after 600 s")
+            found = record_of(order.case, Outcome.TIMEOUT, message="killed after 600 s")
             load = Load(own_cores=0.5, other_cores=1.0)
             yield found.model_copy(update={"wall_ms": 6e5, "load": load})
 

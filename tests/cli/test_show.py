@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from reformer_bench.cli.show import show
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import Record
-from tests.report.builders import sweep
+from tests.builders import sweep
 
 
 def save(folder: Path, records: list[Record]) -> Path:

@@ -14,7 +14,7 @@ from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.suite import find_suite
 from reformer_bench.store import RECORDS, RUN_INFO, RunInfo, RunWriter
-from tests.report.builders import record
+from tests.builders import record
 
 
 def folder_in_place_of_records(path: Path) -> Path:

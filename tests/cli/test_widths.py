@@ -14,8 +14,8 @@ from reformer_bench.schema.baseline import baseline_of
 from reformer_bench.schema.record import Record
 from reformer_bench.schema.units import GIB, MIB
 from reformer_bench.store import save_baseline
+from tests.builders import record, sweep
 from tests.claims.paper_data import SUPPORTING
-from tests.report.builders import record, sweep
 
 TINY = ("--set", "model.d_model=16", "--set", "model.d_ff=32", "--set", "model.n_heads=2")
 LONG = "chunked-reversible-transformer"

@@ -22,7 +22,7 @@ from reformer_bench.measure.host import (
 )
 from reformer_bench.schema.record import Load
 from reformer_bench.schema.units import MIB
-from tests.run.builders import environment
+from tests.builders import environment
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 

@@ -13,7 +13,7 @@ from reformer_bench.run.predict import predict_case
 from reformer_bench.run.workloads import build_fake_workload
 from reformer_bench.schema.devices import DEVICE_PROFILES
 from reformer_bench.schema.errors import InputError
-from tests.run.builders import case
+from tests.builders import case
 
 
 def build() -> nn.Module:

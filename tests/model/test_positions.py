@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reformer_bench.model.embedding import Embedding
-from tests.model.builders import small_config
+from tests.models import small_config
 
 
 def _plain(module, tokens):

@@ -18,7 +18,7 @@ from reformer_bench.model.layer import Layer
 from reformer_bench.model.repeats import REPEATED, Index, Seed, followed_by, key_of, repeats
 from reformer_bench.model.stack.streams import FixedStream, FloatStream, RangeWatch
 from reformer_bench.model.sublayer import PassContext, Sweep
-from tests.model.builders import batch, settings, small_config, small_model
+from tests.models import batch, settings, small_config, small_model
 
 TENSOR = torch.zeros(4, 6)
 TENSORS = (

@@ -4,13 +4,7 @@ import pytest
 import torch
 
 from reformer_bench.model import PRESETS, ReformerLM
-from tests.model.builders import (
-    batch,
-    largest_difference,
-    loss_and_grads,
-    small_config,
-    small_model,
-)
+from tests.models import batch, largest_difference, loss_and_grads, small_config, small_model
 
 KINDS = ("full", "memory_efficient", "sdpa", "local", "lsh", "lsh,local")
 LENGTHS = [(2, 1), (3, 7), (1, 61), (2, 40)]

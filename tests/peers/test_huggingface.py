@@ -12,17 +12,17 @@ from reformer_bench.peers.huggingface import load_checkpoint, native_state, to_n
 from reformer_bench.peers.huggingface_config import checkpoint_fields, differences
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.model import ModelConfig
-from tests.peers.builders import LENGTH, SMALL, hf_model, tokens
+from tests.models import HF_SMALL, PEER_LENGTH, hf_model, tokens
 
 
-def logits_difference(theirs, length: int = LENGTH) -> float:
+def logits_difference(theirs, length: int = PEER_LENGTH) -> float:
     native = to_native(theirs.eval())
     inputs, _ = tokens(length=length)
     with torch.no_grad():
         return float((theirs(inputs).logits - native(inputs)).abs().max())
 
 
-def gradient_difference(theirs, length: int = LENGTH) -> float:
+def gradient_difference(theirs, length: int = PEER_LENGTH) -> float:
     """The largest difference of a parameter's gradients, relative to their norm."""
     native = to_native(theirs.train())
     inputs, targets = tokens(length=length)
@@ -61,12 +61,14 @@ VARIETY = [
         16,
         id="one-chunk,masked",
     ),
-    pytest.param({"hidden_act": "gelu", "layer_norm_eps": 1e-12}, LENGTH, id="gelu"),
+    pytest.param({"hidden_act": "gelu", "layer_norm_eps": 1e-12}, PEER_LENGTH, id="gelu"),
     pytest.param(
-        {"attn_layers": ["local", "lsh"], "lsh_attn_chunk_length": 32}, LENGTH, id="two-chunks"
+        {"attn_layers": ["local", "lsh"], "lsh_attn_chunk_length": 32}, PEER_LENGTH, id="two-chunks"
     ),
-    pytest.param({"chunk_size_feed_forward": 32, "chunk_size_lm_head": 64}, LENGTH, id="pieces"),
-    pytest.param({"num_buckets": [6, 10], "num_attention_heads": 3}, LENGTH, id="odd-factors"),
+    pytest.param(
+        {"chunk_size_feed_forward": 32, "chunk_size_lm_head": 64}, PEER_LENGTH, id="pieces"
+    ),
+    pytest.param({"num_buckets": [6, 10], "num_attention_heads": 3}, PEER_LENGTH, id="odd-factors"),
 ]
 
 
@@ -118,14 +120,14 @@ def test_without_the_rounding_of_lone_tokens_only_those_differ():
     with torch.no_grad():
         off = (theirs(inputs).logits - exact(inputs)).abs().amax(-1)
     assert off[:, 0].min() > 1e-4
-    assert off[:, LENGTH // 2 :].max() < 1e-4
+    assert off[:, PEER_LENGTH // 2 :].max() < 1e-4
 
 
 def test_mode_dtype_and_pieces_carry_over():
     theirs = hf_model(chunk_size_feed_forward=32, hidden_dropout_prob=0.1).train()
     native = to_native(theirs)
     assert native.training
-    assert native.config.ff_chunks == LENGTH // 32
+    assert native.config.ff_chunks == PEER_LENGTH // 32
     assert native.config.dropout == 0.1
     assert not to_native(theirs.eval()).training
     assert to_native(hf_model().double()).config.dtype == "float64"
@@ -179,9 +181,9 @@ def test_another_class_is_refused():
 
 
 def test_dropout_that_has_no_place_in_ours_is_told():
-    found = differences({**SMALL, "lsh_attention_probs_dropout_prob": 0.1})
+    found = differences({**HF_SMALL, "lsh_attention_probs_dropout_prob": 0.1})
     assert any("lsh_attention_probs_dropout_prob = 0.1" in words for words in found)
-    assert differences(SMALL) == []
+    assert differences(HF_SMALL) == []
 
 
 @pytest.mark.parametrize("decoder", [True, False])

@@ -14,7 +14,7 @@ from reformer_bench.run.overrides import with_lengths, with_settings, with_varia
 from reformer_bench.run.workloads import build_workload
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.suite import find_suite
-from tests.peers.builders import hf_model
+from tests.models import hf_model
 from tests.run.test_workloads import run
 
 CPU = torch.device("cpu")

@@ -6,13 +6,13 @@ import pytest
 
 from reformer_bench.report.coverage import coverage_words, load_words, lost_variants, retry_words
 from reformer_bench.schema.record import Load, Outcome
-from tests.run.builders import case, record
+from tests.builders import case, record_of
 
 BUSY = Load(own_cores=0.5, other_cores=1.0)
 
 
 def made(outcome: Outcome, variant: str = "reformer", length: int = 64, *, busy: bool = False):
-    found = record(case(variant, length=length), outcome)
+    found = record_of(case(variant, length=length), outcome)
     return found.model_copy(update={"load": BUSY if busy else None})
 
 

@@ -8,7 +8,7 @@ import pytest
 from reformer_bench.report.export import export_csv, export_json, export_markdown
 from reformer_bench.schema.record import Outcome
 from reformer_bench.schema.units import MIB
-from tests.report.builders import record, sweep
+from tests.builders import record, sweep
 
 TABLES: tuple[Literal["summary", "details", "breakdown"], ...] = ("summary", "details", "breakdown")
 

@@ -4,7 +4,7 @@ import pytest
 from reformer_bench.report.frames import BREAKDOWN, CaseRow, breakdown_frame, case_frame
 from reformer_bench.schema.record import Outcome
 from reformer_bench.schema.units import MIB
-from tests.report.builders import record, sweep
+from tests.builders import record, sweep
 
 
 def test_one_row_per_record_in_order() -> None:

@@ -6,7 +6,7 @@ from reformer_bench.report.export import export_markdown
 from reformer_bench.report.grid import ratio_grids
 from reformer_bench.report.groups import group_records
 from reformer_bench.report.words import outcome_words
-from tests.report.builders import sweep
+from tests.builders import sweep
 
 
 def group():

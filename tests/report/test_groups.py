@@ -1,6 +1,6 @@
 from reformer_bench.report.groups import group_records
 from reformer_bench.schema.record import Outcome
-from tests.report.builders import record
+from tests.builders import record
 
 
 def test_batches_make_their_own_groups() -> None:

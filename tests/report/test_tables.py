@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from reformer_bench.report.tables import breakdown_table, detail_table, summary_table
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import GIB, MIB
-from tests.report.builders import as_predicted, record, sweep
+from tests.builders import as_predicted, record, sweep
 
 
 def render(table: RenderableType, width: int = 100, *, styles: bool = False) -> str:

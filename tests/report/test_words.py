@@ -9,7 +9,7 @@ from reformer_bench.report.words import (
     three_figures,
 )
 from reformer_bench.schema.record import Outcome
-from tests.report.builders import record, sweep
+from tests.builders import record, sweep
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from reformer_bench.run.executor import WorkOrder
 from reformer_bench.run.forkserver import tell
 from reformer_bench.schema.record import Record
-from tests.run.builders import record
+from tests.builders import record_of
 
 
 def double(x: int) -> int:
@@ -83,9 +83,9 @@ def measured(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
             print("terminate called after throwing an instance of 'std::bad_alloc'")
             sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGABRT)
-    return record(order.case)
+    return record_of(order.case)
 
 
 def waiting(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
     """A record whose message is what the environment says of waiting."""
-    return record(order.case, message=os.environ.get("OMP_WAIT_POLICY", ""))
+    return record_of(order.case, message=os.environ.get("OMP_WAIT_POLICY", ""))

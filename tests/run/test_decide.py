@@ -5,12 +5,12 @@ import pytest
 from reformer_bench.run.decide import Estimate, Forecast, doubt, hopeless, skip_message, stopped_by
 from reformer_bench.schema.record import Load, Outcome
 from reformer_bench.schema.suite import DeviceTable
-from tests.run.builders import case, prediction, record
+from tests.builders import case, prediction, record_of
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_memory_and_time_stop_a_series_and_errors_do_not(outcome):
-    stop = record(case(length=128), outcome)
+    stop = record_of(case(length=128), outcome)
     stops = stopped_by(case(length=256), [stop]) is stop
     assert stops == (
         outcome.value in {"device-oom", "host-oom", "over-budget", "timeout", "killed"}
@@ -18,7 +18,7 @@ def test_memory_and_time_stop_a_series_and_errors_do_not(outcome):
 
 
 def test_only_longer_cases_of_the_same_series_are_stopped():
-    stop = record(case(length=128), Outcome.HOST_OOM)
+    stop = record_of(case(length=128), Outcome.HOST_OOM)
     assert stopped_by(case(length=64), [stop]) is None
     assert stopped_by(case(length=128), [stop]) is None
     assert stopped_by(case("transformer", length=256), [stop]) is None
@@ -27,8 +27,8 @@ def test_only_longer_cases_of_the_same_series_are_stopped():
 
 
 def test_the_message_names_the_shortest_record_that_stopped_it():
-    first = record(case(length=128), Outcome.HOST_OOM)
-    later = record(case(length=256), Outcome.TIMEOUT)
+    first = record_of(case(length=128), Outcome.HOST_OOM)
+    later = record_of(case(length=256), Outcome.TIMEOUT)
     stop = stopped_by(case(length=512), [later, first])
     assert stop is first
     expected = f"not tried: reformer ran out of memory at 128 tokens (case {first.case_id})"
@@ -37,7 +37,7 @@ def test_the_message_names_the_shortest_record_that_stopped_it():
 
 def test_every_outcome_that_stops_has_its_words():
     for outcome in (one for one in Outcome if one.is_limit):
-        assert skip_message(record(case(length=128), outcome)).startswith("not tried: reformer ")
+        assert skip_message(record_of(case(length=128), outcome)).startswith("not tried: reformer ")
 
 
 # One sample, no warm-up, no step for counting: a case is three steps.
@@ -46,7 +46,7 @@ BUSY = Load(own_cores=0.5, other_cores=1.0)
 
 
 def ended(variant: str, length: int, step_ms: float, *, busy: bool = False):
-    found = record(case(variant, length=length), step_ms=step_ms)
+    found = record_of(case(variant, length=length), step_ms=step_ms)
     return found.model_copy(update={"wall_ms": 3 * step_ms, "load": BUSY if busy else None})
 
 
@@ -111,14 +111,14 @@ def test_what_a_case_took_beyond_its_steps_it_takes_again():
 def test_nothing_is_known_without_a_shorter_case_that_ended():
     assert forecast([]).of(case(length=100)) is None
     assert forecast([ended("reformer", 200, 5.0)]).of(case(length=100)) is None
-    assert forecast([record(case(length=50), Outcome.TIMEOUT)]).of(case(length=100)) is None
+    assert forecast([record_of(case(length=50), Outcome.TIMEOUT)]).of(case(length=100)) is None
 
 
 def test_probed_steps_count_as_slow_as_they_were_and_short_steps_more_often():
-    slow = record(case(length=100), step_ms=3000.0, cold_ms=6000.0)
+    slow = record_of(case(length=100), step_ms=3000.0, cold_ms=6000.0)
     slow = slow.model_copy(update={"wall_ms": 0.0})
     assert forecast([slow]).of(case(length=200)).ms == pytest.approx(6000 * (2 * 2.0 + 1))
-    fast = record(case(length=100), step_ms=10.0).model_copy(update={"wall_ms": 0.0})
+    fast = record_of(case(length=100), step_ms=10.0).model_copy(update={"wall_ms": 0.0})
     many = Forecast([fast], {}, DeviceTable(max_samples=9, sample_time_s=1.0))
     # Two under the probes, one counted, three to warm up, nine samples.
     assert many.of(case(length=200)).ms == pytest.approx(20 * 15)
@@ -126,7 +126,7 @@ def test_probed_steps_count_as_slow_as_they_were_and_short_steps_more_often():
 
 def stopped(outcome: Outcome = Outcome.TIMEOUT, *, wall_s: float = 45.0, others: float = 0.0):
     load = Load(own_cores=1.5, other_cores=others)
-    return record(case(), outcome).model_copy(update={"wall_ms": wall_s * 1e3, "load": load})
+    return record_of(case(), outcome).model_copy(update={"wall_ms": wall_s * 1e3, "load": load})
 
 
 def own(seconds: float, *, disturbed: bool = False) -> Estimate:

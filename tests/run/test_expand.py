@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reformer_bench.run.expand import check_device, expand, variant_model
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.suite import Suite
-from tests.run.builders import suite
+from tests.builders import suite
 
 suites = st.builds(
     suite,

@@ -10,7 +10,7 @@ from reformer_bench.run.overrides import (
 )
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.suite import fields_of
-from tests.run.builders import suite
+from tests.builders import suite
 
 
 def test_model_settings_go_above_every_preset():

@@ -12,7 +12,7 @@ from reformer_bench.schema.model import PRESETS, preset
 from reformer_bench.schema.record import NotPredicted, Outcome
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunInfo, RunWriter
-from tests.run.builders import case, environment, prediction, record, suite
+from tests.builders import case, environment, prediction, record_of, suite
 
 SMALL = {"d_model": 24, "d_ff": 96, "n_heads": 2, "n_layers": 2, "chunk_length": 16}
 
@@ -158,7 +158,7 @@ class Started:
     def run(self, orders):
         for order in orders:
             self.cases.append(order.case)
-            yield record(order.case)
+            yield record_of(order.case)
 
     def describe(self, device):
         raise NotImplementedError

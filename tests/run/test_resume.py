@@ -10,16 +10,16 @@ from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import Outcome
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import Run, RunInfo
-from tests.run.builders import case, environment, info, plan, record, suite
+from tests.builders import case, environment, plan, record_of, run_info, suite
 
 
 def run_of(made: RunInfo) -> Run:
-    records = [record(case) for case in expand(made.suite, "cpu")]
+    records = [record_of(case) for case in expand(made.suite, "cpu")]
     return Run(path=Path("out"), records=records, info=made)
 
 
 def test_the_same_suite_in_the_same_environment_continues():
-    check_continues(run_of(info()), info(started_at="later"), expand(suite(), "cpu"))
+    check_continues(run_of(run_info()), run_info(started_at="later"), expand(suite(), "cpu"))
 
 
 def test_other_lengths_limits_and_fewer_variants_continue():
@@ -28,7 +28,7 @@ def test_other_lengths_limits_and_fewer_variants_continue():
         variants={"reformer": {"preset": "reformer"}},
         device={"cpu": {"case_timeout_s": 5}},
     )
-    check_continues(run_of(info()), info(suite=longer), expand(longer, "cpu"))
+    check_continues(run_of(run_info()), run_info(suite=longer), expand(longer, "cpu"))
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_other_lengths_limits_and_fewer_variants_continue():
     ids=["suite", "budget", "torch", "host"],
 )
 def test_what_differs_is_refused_in_one_line(changes, words):
-    wanted = info(**changes)
+    wanted = run_info(**changes)
     with pytest.raises(InputError) as caught:
-        check_continues(run_of(info()), wanted, expand(wanted.suite, "cpu"))
+        check_continues(run_of(run_info()), wanted, expand(wanted.suite, "cpu"))
     text = str(caught.value)
     assert text.startswith("--out out: ")
     assert words in text
@@ -55,33 +55,33 @@ def test_what_differs_is_refused_in_one_line(changes, words):
 
 
 def test_hosts_of_a_cluster_may_differ():
-    wanted = info(environment=environment(hostname_hash="f00"))
-    check_continues(run_of(info()), wanted, expand(suite(), "cpu"), same_host=False)
+    wanted = run_info(environment=environment(hostname_hash="f00"))
+    check_continues(run_of(run_info()), wanted, expand(suite(), "cpu"), same_host=False)
 
 
 def test_another_model_under_the_same_name_is_refused():
     changed = suite(model={**suite().model.model_dump(exclude_unset=True), "n_hashes": 8})
     with pytest.raises(InputError, match=r"measured with model\.n_hashes = 4, not 8"):
-        check_continues(run_of(info()), info(suite=changed), expand(changed, "cpu"))
+        check_continues(run_of(run_info()), run_info(suite=changed), expand(changed, "cpu"))
 
 
 def test_records_without_their_run_file_are_refused():
     with pytest.raises(InputError, match=r"has records but no run\.json"):
-        check_continues(Run(Path("out"), [record()]), info(), [])
+        check_continues(Run(Path("out"), [record_of()]), run_info(), [])
 
 
 def stopped(limit_s: float | None, wall_ms: float = 45e3) -> Run:
     """Ended at 32, killed at 64, skipped from 128 on; out of memory in another model."""
-    killed = record(case(length=64), Outcome.TIMEOUT)
+    killed = record_of(case(length=64), Outcome.TIMEOUT)
     records = [
-        record(case(length=32)),
+        record_of(case(length=32)),
         killed.model_copy(update={"time_limit_s": limit_s, "wall_ms": wall_ms}),
-        record(case(length=128), Outcome.SKIPPED),
-        record(case(length=256), Outcome.SKIPPED),
-        record(case("transformer", length=32), Outcome.HOST_OOM),
-        record(case("transformer", length=64), Outcome.SKIPPED),
+        record_of(case(length=128), Outcome.SKIPPED),
+        record_of(case(length=256), Outcome.SKIPPED),
+        record_of(case("transformer", length=32), Outcome.HOST_OOM),
+        record_of(case("transformer", length=64), Outcome.SKIPPED),
     ]
-    made = info(suite=suite(device={"cpu": {"case_timeout_s": 45}}))
+    made = run_info(suite=suite(device={"cpu": {"case_timeout_s": 45}}))
     return Run(path=Path("out"), records=records, info=made)
 
 

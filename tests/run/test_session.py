@@ -13,7 +13,7 @@ from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Load, Outcome, Record
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunWriter, load_run
-from tests.run.builders import case, info, plan, prediction, record, suite
+from tests.builders import case, plan, prediction, record_of, run_info, suite
 
 
 class Played:
@@ -45,13 +45,13 @@ class Played:
 
 @pytest.fixture
 def writer(tmp_path) -> Iterator[RunWriter]:
-    with RunWriter(tmp_path, info()) as made:
+    with RunWriter(tmp_path, run_info()) as made:
         yield made
 
 
 def session(executor: Played, writer: RunWriter, cases: list[Case], **options: Any) -> Session:
     limits = options.pop("limits", DeviceTable(case_timeout_s=60, total_time_s=300))
-    asked = info(memory_budget_bytes=options.pop("memory_budget_bytes", None))
+    asked = run_info(memory_budget_bytes=options.pop("memory_budget_bytes", None))
     return Session(plan(cases, limits), executor, writer, asked, **options)
 
 
@@ -75,7 +75,7 @@ def test_every_case_gets_a_record_on_disk_as_it_ends(writer):
 
     def play(of: Case) -> Record:
         on_disk.append(len(load_run(writer.folder).records))
-        return record(of)
+        return record_of(of)
 
     executor = Played(play)
     records = records_of(session(executor, writer, cases(32, 64)))
@@ -88,7 +88,7 @@ def test_every_case_gets_a_record_on_disk_as_it_ends(writer):
 def test_a_variant_that_ran_out_is_not_tried_at_longer_lengths(writer, outcome):
     def play(of: Case) -> Record:
         out = of.variant == "transformer" and of.length >= 64
-        return record(of, outcome if out else Outcome.OK)
+        return record_of(of, outcome if out else Outcome.OK)
 
     executor = Played(play)
     records = records_of(session(executor, writer, cases(32, 64, 128, 256)))
@@ -102,13 +102,13 @@ def test_a_variant_that_ran_out_is_not_tried_at_longer_lengths(writer, outcome):
 
 
 def test_an_error_does_not_stop_a_series(writer):
-    executor = Played(lambda of: record(of, Outcome.ERROR, message="no"))
+    executor = Played(lambda of: record_of(of, Outcome.ERROR, message="no"))
     records_of(session(executor, writer, cases(32, 64)))
     assert len(executor.started) == 4
 
 
 def test_a_case_predicted_beyond_its_timeout_is_not_started(writer):
-    executor = Played(lambda of: record(of, step_ms=of.length * 100.0))
+    executor = Played(lambda of: record_of(of, step_ms=of.length * 100.0))
     records = records_of(session(executor, writer, cases(32, 64, 512)))
     assert {n for _, n in executor.started} == {32, 64}
     for one in (r for r in records if r.case.length == 512):
@@ -124,7 +124,7 @@ def test_nothing_is_started_once_the_runs_time_is_used_up(writer, monkeypatch):
 
     def play(of: Case) -> Record:
         now[0] += 40.0
-        return record(of)
+        return record_of(of)
 
     executor = Played(play)
     limits = DeviceTable(case_timeout_s=60, total_time_s=100)
@@ -137,10 +137,10 @@ def test_nothing_is_started_once_the_runs_time_is_used_up(writer, monkeypatch):
 
 def test_cases_with_a_record_are_not_repeated_and_their_outcomes_count(writer):
     earlier = [
-        record(case("reformer", length=32)),
-        record(case("transformer", length=32), Outcome.HOST_OOM),
+        record_of(case("reformer", length=32)),
+        record_of(case("transformer", length=32), Outcome.HOST_OOM),
     ]
-    executor = Played(record)
+    executor = Played(record_of)
     records = records_of(session(executor, writer, cases(32, 64), earlier=earlier))
     assert executor.started == [("reformer", 64)]
     assert records[:2] == earlier
@@ -151,7 +151,7 @@ def test_what_has_ended_is_kept_when_the_run_is_interrupted(writer):
     def play(of: Case) -> Record:
         if of.length == 64:
             raise KeyboardInterrupt
-        return record(of)
+        return record_of(of)
 
     with pytest.raises(KeyboardInterrupt):
         records_of(session(Played(play), writer, cases(32, 64)))
@@ -159,7 +159,7 @@ def test_what_has_ended_is_kept_when_the_run_is_interrupted(writer):
 
 
 def test_progress_counts_and_forecasts(writer):
-    executor = Played(lambda of: record(of, step_ms=float(of.length)))
+    executor = Played(lambda of: record_of(of, step_ms=float(of.length)))
     told = told_of(session(executor, writer, cases(32, 64)))
     assert [(p.done, p.records == ()) for p in told] == [
         (0, True),
@@ -179,7 +179,7 @@ def test_progress_counts_and_forecasts(writer):
 
 
 def test_orders_carry_limits_and_budget(writer):
-    executor = Played(record)
+    executor = Played(record_of)
     limits = DeviceTable(case_timeout_s=9, min_samples=2, max_samples=3, sample_time_s=0.5)
     records_of(session(executor, writer, cases(32), limits=limits, memory_budget_bytes=77))
     order = executor.orders[0]
@@ -194,7 +194,7 @@ BUSY = Load(own_cores=0.5, other_cores=1.0)
 def killed(of: Case, *, busy: bool) -> Record:
     """A case that met its limit of 60 s."""
     load = BUSY if busy else None
-    found = record(of, Outcome.TIMEOUT, message="killed after 60 s")
+    found = record_of(of, Outcome.TIMEOUT, message="killed after 60 s")
     return found.model_copy(update={"wall_ms": 60e3, "load": load})
 
 
@@ -207,7 +207,7 @@ def disturbed_first(n_attempts: int, *, busy: bool = True) -> Played:
             tries.append(of)
             if len(tries) <= n_attempts:
                 return killed(of, busy=busy)
-        return record(of)
+        return record_of(of)
 
     return Played(play)
 
@@ -284,7 +284,7 @@ def test_no_other_attempt_is_made_without_time_for_a_whole_one(writer, monkeypat
 
 def test_a_retry_counts_attempts_on(writer):
     before = [killed(case(length=32), busy=False)]
-    executor = Played(record)
+    executor = Played(record_of)
     (found,) = records_of(session(executor, writer, [case(length=32)], reopened=before))
     assert (found.attempt, found.outcome) == (2, Outcome.OK)
     assert found.time_limit_s == 60
@@ -314,7 +314,7 @@ def test_the_time_left_is_near_the_time_it_takes(writer, monkeypatch):
         # Two steps under the probes, one sample, and one for counting where it is short.
         wall_ms = (3 + (step_ms <= 2000)) * step_ms + 700
         now[0] += wall_ms / 1e3
-        return record(of, step_ms=step_ms).model_copy(update={"wall_ms": wall_ms})
+        return record_of(of, step_ms=step_ms).model_copy(update={"wall_ms": wall_ms})
 
     limits = DeviceTable(case_timeout_s=1e6, max_samples=1, sample_time_s=0.001)
     told = told_of(session(Played(play), writer, asked, limits=limits, predictions=known))
@@ -335,7 +335,7 @@ def of_two_suites(
         suite(name="one", device={"cpu": {"case_timeout_s": 1}}),
         suite(name="two", device={"cpu": {"case_timeout_s": 2}}),
     ]
-    asked = info(suite=parts[0])
+    asked = run_info(suite=parts[0])
     whole = make_plan(parts[0], parts, "cpu")
     with RunWriter(folder, asked) as writer:
         made = Session(whole, executor, writer, asked, earlier=earlier)
@@ -345,7 +345,7 @@ def of_two_suites(
 
 
 def test_each_part_has_its_own_limits_and_its_name_on_its_records(tmp_path):
-    executor = Played(record)
+    executor = Played(record_of)
     told, _ = of_two_suites(executor, tmp_path)
     assert [(o.case.suite, o.timeout_s) for o in executor.orders] == [("one", 1)] * 4 + [
         ("two", 2)
@@ -357,7 +357,7 @@ def test_each_part_has_its_own_limits_and_its_name_on_its_records(tmp_path):
 
 def test_what_runs_out_in_one_part_is_tried_in_the_next(tmp_path):
     executor = Played(
-        lambda of: record(of, Outcome.DEVICE_OOM if of.suite == "one" else Outcome.OK)
+        lambda of: record_of(of, Outcome.DEVICE_OOM if of.suite == "one" else Outcome.OK)
     )
     of_two_suites(executor, tmp_path)
     lengths = {name: [] for name in ("one", "two")}
@@ -367,8 +367,8 @@ def test_what_runs_out_in_one_part_is_tried_in_the_next(tmp_path):
 
 
 def test_what_has_a_record_in_any_part_is_not_repeated(tmp_path):
-    _, records = of_two_suites(Played(record), tmp_path)
-    again = Played(record)
+    _, records = of_two_suites(Played(record_of), tmp_path)
+    again = Played(record_of)
     told, _ = of_two_suites(again, tmp_path, records)
     assert again.orders == []
     assert told == []
@@ -382,5 +382,5 @@ def test_an_executor_of_all_orders_gets_them_at_once(writer):
             assert len(orders) == 4
             yield from super().run(orders)
 
-    told = told_of(session(AllAtOnce(record), writer, cases(32, 64)))
+    told = told_of(session(AllAtOnce(record_of), writer, cases(32, 64)))
     assert [standing.records == () for standing in told] == [True] * 4 + [False] * 4

@@ -9,7 +9,7 @@ import pytest
 
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.schema.record import Outcome, Record, json_schema
-from tests.run.builders import SMALL, case, order
+from tests.builders import TINY, case, order
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_other_workloads(executor, workload):
 
 
 def test_beyond_its_budget_a_case_is_out_of_memory_and_the_next_runs(executor):
-    wide = {**SMALL, "n_heads": 8, "max_length": 4096}
+    wide = {**TINY, "n_heads": 8, "max_length": 4096}
     # Scores alone are 8 · 2048² · 4 bytes.
     over = case("transformer", length=2048, model=wide)
     record = measure(executor, over, memory_budget_bytes=64 * 2**20)
@@ -153,6 +153,6 @@ def test_what_nvml_sees_is_at_least_what_the_allocator_reserved(executor):
 
 @pytest.mark.gpu
 def test_beyond_its_budget_a_cuda_case_is_out_of_device_memory(executor):
-    over = case("transformer", length=2048, device="cuda", model={**SMALL, "n_heads": 8})
+    over = case("transformer", length=2048, device="cuda", model={**TINY, "n_heads": 8})
     record = measure(executor, over, memory_budget_bytes=64 * 2**20)
     assert record.outcome is Outcome.DEVICE_OOM

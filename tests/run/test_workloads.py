@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reformer_bench.run.workloads import build_workload
 from reformer_bench.schema.case import Case
-from tests.run.builders import case
+from tests.builders import case
 
 CPU = torch.device("cpu")
 PHASES = {

@@ -10,7 +10,7 @@ from reformer_bench.schema.baseline import baseline_of
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import Outcome
 from reformer_bench.store import load_baseline, save_baseline
-from tests.report import builders
+from tests import builders
 
 
 @pytest.fixture

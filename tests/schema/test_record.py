@@ -15,9 +15,9 @@ from reformer_bench.schema.record import (
     Breakdown,
     Load,
     Memory,
+    NotPredicted,
     Outcome,
     PhasePeak,
-    NotPredicted,
     Prediction,
     Record,
     StepSample,
@@ -26,7 +26,7 @@ from reformer_bench.schema.record import (
     latest_of_each,
     utc_now,
 )
-from tests.run.builders import case, environment, record
+from tests.builders import case, environment, record_of
 
 PUBLISHED = Path(reformer_bench.schema.__file__).parent / "record.schema.json"
 BREAKDOWN = Breakdown(
@@ -52,7 +52,7 @@ def allocator(source="cpu-allocator-events", breakdown=BREAKDOWN, phase="backwar
 
 def measured(outcome=Outcome.OK, **changes) -> Record:
     memory = Memory(allocator=allocator(**changes))
-    return record(outcome=outcome).model_copy(update={"memory": memory})
+    return record_of(outcome=outcome).model_copy(update={"memory": memory})
 
 
 def timed(cold_ms: float, *warm_ms: float, outcome=Outcome.OK) -> Record:
@@ -63,7 +63,7 @@ def timed(cold_ms: float, *warm_ms: float, outcome=Outcome.OK) -> Record:
         n_warmup=0,
         flops=12,
     )
-    return record(outcome=outcome).model_copy(update={"timing": timing})
+    return record_of(outcome=outcome).model_copy(update={"timing": timing})
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_each_fact_holds_for_a_set_of_outcomes(fact, outcomes):
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_only_an_ok_case_finished(outcome):
-    assert record(outcome=outcome).finished is (outcome is Outcome.OK)
+    assert record_of(outcome=outcome).finished is (outcome is Outcome.OK)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -97,7 +97,7 @@ def test_figures_are_measured_or_predicted_by_their_source_whatever_the_outcome(
 
 
 def test_without_an_allocator_nothing_was_measured_or_predicted():
-    one = record()
+    one = record_of()
     assert not one.is_predicted
     assert not one.is_measured
     assert one.breakdown is one.fixed_bytes is one.activation_bytes is one.memory.peak_bytes is None
@@ -138,7 +138,7 @@ def test_activation_bytes_are_the_peak_of_the_passes_less_what_is_fixed(changes,
 def test_without_a_warm_step_the_cold_ones_phases_count():
     found = allocator(phase="optimizer")
     cold_only = found.model_copy(update={"cold": found.cold + found.warm, "warm": ()})
-    one = record().model_copy(update={"memory": Memory(allocator=cold_only)})
+    one = record_of().model_copy(update={"memory": Memory(allocator=cold_only)})
     assert one.activation_bytes == 167 - 60
 
 
@@ -165,7 +165,7 @@ def test_a_case_with_a_cold_step_only_has_its_throughput_and_no_step_time():
 
 
 def test_without_timing_there_is_no_time():
-    one = record(outcome=Outcome.TIMEOUT)
+    one = record_of(outcome=Outcome.TIMEOUT)
     assert one.step_samples_ms == ()
     assert one.step_ms is one.flops is one.cold_tokens_per_second is None
 
@@ -184,9 +184,9 @@ def test_a_quarter_of_a_core_taken_by_others_disturbs(device, other, stolen, mis
     load = Load(own_cores=1.0, other_cores=other, stolen_cores=stolen)
     here = environment(device_kind=device)
     assert load.missing_cores(here) == pytest.approx(missing)
-    one = record().model_copy(update={"load": load, "environment": here})
+    one = record_of().model_copy(update={"load": load, "environment": here})
     assert one.was_disturbed is (missing >= 0.25)
-    assert not record().was_disturbed
+    assert not record_of().was_disturbed
 
 
 def test_a_record_that_nothing_was_measured_for_says_so():
@@ -211,14 +211,14 @@ def test_what_was_predicted_is_added_and_the_measured_stays():
 
 
 def test_the_last_record_of_a_case_stands_where_its_first_stood():
-    first, second = record(case(length=32)), record(case(length=64))
+    first, second = record_of(case(length=32)), record_of(case(length=64))
     again = first.model_copy(update={"attempt": 2})
     assert latest_of_each([first, second, again]) == [again, second]
 
 
 def test_a_record_can_not_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
-        record().attempt = 2
+        record_of().attempt = 2
 
 
 def test_the_published_schema_is_up_to_date():
@@ -229,10 +229,10 @@ def test_the_published_schema_is_up_to_date():
 def test_records_of_every_outcome_keep_to_it(outcome):
     schema = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(json.loads(record(outcome=outcome).model_dump_json()), schema)
+    jsonschema.validate(json.loads(record_of(outcome=outcome).model_dump_json()), schema)
 
 
 def test_a_record_with_a_key_of_its_own_does_not():
-    data = json.loads(record().model_dump_json()) | {"peak": 1}
+    data = json.loads(record_of().model_dump_json()) | {"peak": 1}
     with pytest.raises(jsonschema.ValidationError, match="peak"):
         jsonschema.validate(data, json_schema())

@@ -13,7 +13,7 @@ from reformer_bench.schema.tolerances import (
     load_tolerances,
 )
 from reformer_bench.schema.units import MIB
-from tests.run.builders import case
+from tests.builders import case
 
 
 def tolerances(tmp_path, text: str) -> Tolerances:

@@ -13,8 +13,8 @@ from reformer_bench.model.attention.dense import (
 from reformer_bench.model.attention.kernels.eager import EagerKernel
 from reformer_bench.model.attention.kernels.flash_cpu import FlashCpuKernel
 from reformer_bench.model.attention.lsh import local_attention
-from tests.model.builders import settings
 from tests.model.reference import full_reference, times_seen, weighted
+from tests.models import settings
 
 KINDS = {
     "full": full_attention,

@@ -11,8 +11,8 @@ from reformer_bench.model.attention.dense import full_attention
 from reformer_bench.model.attention.kernels.eager import EagerKernel
 from reformer_bench.model.attention.kernels.flash_cpu import FlashCpuKernel
 from reformer_bench.model.attention.lsh import lsh_attention
-from tests.model.builders import settings
 from tests.model.reference import lsh_reference
+from tests.models import settings
 
 D = 8
 KERNELS = {"eager": EagerKernel(), "flash": FlashCpuKernel()}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reformer_bench.model.attention.kernels.triton import why_not_fused
-from tests.model.builders import settings, small_config
+from tests.models import settings, small_config
 
 ROOT = Path(__file__).parents[3]
 
@@ -19,7 +19,7 @@ PROGRAM = """
     from reformer_bench.model.attention.kernels.eager import EagerKernel
     from reformer_bench.model.attention.kernels.triton import TritonKernel
     from reformer_bench.model.attention.lsh import local_attention, lsh_attention
-    from tests.model.builders import settings
+    from tests.models import settings
 
     def both(run, qkv, tolerance):
         results = []

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from reformer_bench.model.stack.streams import FixedStream
-from tests.model.builders import batch, largest_difference, loss_and_grads, small_model
 from tests.model.reference import plain_reversible_loss
+from tests.models import batch, largest_difference, loss_and_grads, small_model
 
 KINDS = ("full", "memory_efficient", "sdpa", "local", "lsh", "lsh,local,local,local")
 

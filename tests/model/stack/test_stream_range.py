@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reformer_bench.model.stack.streams import StreamRangeError
-from tests.model.builders import batch, small_model
+from tests.models import batch, small_model
 
 KINDS = ("full", "memory_efficient", "sdpa", "local", "lsh")
 RESIDUALS = ("standard", "checkpointed", "reversible")

@@ -7,7 +7,7 @@ from reformer_bench.report.plots.curves import Curve, Quantity, curve_of, overla
 from reformer_bench.report.plots.varied import LENGTH, all_series
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import GIB, MIB
-from tests.report.builders import record
+from tests.builders import record
 
 
 def curves(records: list[Record], quantity: Quantity = "memory") -> list[Curve]:

@@ -9,7 +9,7 @@ from reformer_bench.report.plots.files import write_plots
 from reformer_bench.report.plots.style import drawing, looks
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import GIB, MIB
-from tests.report.builders import record
+from tests.builders import record
 from tests.report.plots.test_files import assert_tidy, words_of
 
 ONE_LENGTH = [

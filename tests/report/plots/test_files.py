@@ -17,7 +17,7 @@ from reformer_bench.report.plots.style import drawing, looks
 from reformer_bench.report.plots.varied import pictures
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import GIB, MIB
-from tests.report.builders import record, sweep
+from tests.builders import record, sweep
 from tests.report.plots.test_varied import suite_records
 
 SMALL = [record(v, n, peak=n * 10**5) for v in ("reformer", "transformer") for n in (512, 1024)]

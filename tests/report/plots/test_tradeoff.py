@@ -23,7 +23,7 @@ from reformer_bench.report.plots.tradeoff import (
 )
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import MIB
-from tests.report.builders import record, sweep
+from tests.builders import record, sweep
 from tests.report.plots.test_files import assert_tidy
 
 ATTENTIONS = {"full": 8.0, "sdpa": 4.0, "lsh": 2.0, "local": 1.0}

@@ -15,7 +15,7 @@ from reformer_bench.report.plots.varied import (
 )
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.suite import find_suite
-from tests.report.builders import record
+from tests.builders import record
 
 
 def suite_records(name: str, kind: str = "cpu") -> list[Record]:

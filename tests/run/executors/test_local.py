@@ -10,8 +10,8 @@ from reformer_bench.run.executors import local
 from reformer_bench.run.executors.local import LocalExecutor
 from reformer_bench.run.forkserver import ForkServer
 from reformer_bench.schema.record import Load, Outcome, Record
+from tests.builders import case, environment, order
 from tests.run import tasks
-from tests.run.builders import case, environment, order
 
 
 @pytest.fixture(scope="module")

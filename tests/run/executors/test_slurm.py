@@ -7,8 +7,8 @@ import pytest
 from reformer_bench.run.executors.slurm import SlurmExecutor
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import Outcome
+from tests.builders import case, order
 from tests.run import tasks
-from tests.run.builders import case, order
 
 
 def test_without_submitit_it_says_how_to_get_it(tmp_path, monkeypatch):
