@@ -74,7 +74,8 @@ def _planted(length: int, heads: int, width: int, generator: torch.Generator) ->
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length
 
 
 def _compare(

@@ -78,7 +78,7 @@ def single_holder() -> Holders:
                 seen.extend(_looked_at(args))
             return func(*args, **(kwargs or {}))
 
-    with torch.enable_grad(), FakeTensorMode(), Look():
+    with torch.enable_grad(), FakeTensorMode(), Look():  # type: ignore[no-untyped-call]
         x = torch.ones(2, requires_grad=True) * 2
         (torch.sin(x) * torch.cos(x)).sum().backward()
     assert len(seen) == 2, f"expected one sum of two gradients, saw {seen}"

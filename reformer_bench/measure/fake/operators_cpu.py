@@ -124,7 +124,7 @@ def _logsumexp(out: Any, /, x: Tensor, *_: Any, **__: Any) -> int:
     """Count the maxima, and either their magnitudes and which are infinite, or exp(x − max) of the
     whole input (ReduceOps.cpp, logsumexp_out_impl).
     """
-    infinite = _bytes(out) + out.numel() + torch.float64.itemsize
+    infinite: int = _bytes(out) + out.numel() + torch.float64.itemsize
     return _bytes(out) + max(_bytes(x), infinite)
 
 

@@ -221,7 +221,7 @@ class _Follower(TorchDispatchMode):
     """Shows a recording every operator that runs, above the mode that makes tensors fake."""
 
     def __init__(self, recording: FakeRecording, fake: FakeTensorMode) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._recording = recording
         self._scalars = recording.scalars
         self._single = single_holder()
