@@ -251,7 +251,7 @@ def measure(
 
 def _print(comparison: Comparison, output_format: str) -> None:
     if output_format == "terminal":
-        from reformer_bench.check.table import check_table
+        from reformer_bench.check.outputs import check_table
         from reformer_bench.cli.console import make_console
 
         make_console().print(check_table(comparison))

@@ -71,7 +71,7 @@ def test_a_checkpoint_makes_the_model_and_gives_it_its_weights(tmp_path):
     assert case.model.ff_chunks == 16
     workload = build_workload(case, CPU)
     assert "local_attention_probs_dropout_prob = 0.1" in workload.settings["mismatches"]
-    weights = [p.detach() for p in workload.parameters()]
+    weights = [p.detach() for p in workload.module.parameters()]
     wanted = theirs.lm_head.decoder.weight
     assert any(w.shape == wanted.shape and torch.equal(w, wanted) for w in weights)
 

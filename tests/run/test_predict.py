@@ -11,8 +11,8 @@ from reformer_bench.schema.case import Case
 from reformer_bench.schema.model import PRESETS, preset
 from reformer_bench.schema.record import NotPredicted, Outcome
 from reformer_bench.schema.suite import DeviceTable
-from reformer_bench.store import RunInfo, RunWriter
-from tests.builders import case, environment, prediction, record_of, suite
+from reformer_bench.store import RunWriter
+from tests.builders import case, environment, plan, prediction, record_of, run_info
 
 SMALL = {"d_model": 24, "d_ff": 96, "n_heads": 2, "n_layers": 2, "chunk_length": 16}
 
@@ -152,6 +152,8 @@ MIB = 2**20
 class Started:
     """An executor that keeps what it was asked to run; every case ends well."""
 
+    takes_all = False
+
     def __init__(self) -> None:
         self.cases = []
 
@@ -169,19 +171,23 @@ class Started:
 
 @pytest.fixture
 def writer(tmp_path):
-    info = RunInfo(
-        suite=suite(), device="cpu", started_at="2026-01-01T00:00:00Z", environment=environment()
-    )
-    with RunWriter(tmp_path / "run", info) as writer:
+    with RunWriter(tmp_path / "run", run_info()) as writer:
         yield writer
 
 
-def run(writer, cases, predictions, **options):
+def run(writer, cases, predictions, limits=None, spent_s=0.0, **changes):
     executor = Started()
     session = Session(
-        executor, writer, cases, DeviceTable(), environment(), predictions=predictions, **options
+        plan(cases, limits),
+        executor,
+        writer,
+        run_info(**changes),
+        predictions=predictions,
+        spent_s=spent_s,
     )
-    return executor.cases, session.run()
+    for _ in session.run():
+        pass
+    return executor.cases, session.records
 
 
 def test_a_case_predicted_over_the_budget_is_not_started_and_says_how_much(writer):
@@ -199,26 +205,15 @@ def test_a_case_predicted_over_the_budget_is_not_started_and_says_how_much(write
 
 def test_without_a_budget_the_device_is_the_budget(writer):
     one = case()
-    session = Session(
-        Started(),
-        writer,
-        [one],
-        DeviceTable(),
-        environment(device_memory_bytes=MIB),
-        predictions={one.id: prediction(MIB + 1)},
-    )
-    (found,) = session.run()
+    device = environment(device_memory_bytes=MIB)
+    _, (found,) = run(writer, [one], {one.id: prediction(MIB + 1)}, environment=device)
     assert found.outcome is Outcome.OVER_BUDGET
 
 
 def test_a_case_that_is_not_started_for_another_reason_has_its_prediction_too(writer):
     one = case()
     limits = DeviceTable(total_time_s=1.0)
-    session = Session(
-        Started(), writer, [one], limits, environment(), predictions={one.id: prediction(5)},
-        spent_s=2.0,
-    )  # fmt: skip
-    (found,) = session.run()
+    _, (found,) = run(writer, [one], {one.id: prediction(5)}, limits, spent_s=2.0)
     assert found.outcome is Outcome.TIMEOUT
     assert found.memory.predicted_peak_bytes == 5
 
