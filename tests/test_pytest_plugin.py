@@ -95,6 +95,7 @@ def test_a_marker_that_makes_no_sense_fails_its_test(tests, arguments, said):
     result.stdout.fnmatch_lines([said])
 
 
+@pytest.mark.slow
 def test_the_fixture_is_a_context_manager_and_a_decorator(tests):
     tests(
         """

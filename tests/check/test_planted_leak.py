@@ -74,6 +74,7 @@ def check(folder: Path, old: Sequence[Record], new: Sequence[Record], capsys) ->
     return caught.value.code, " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_leak_is_caught_in_the_measured_bytes_with_kind_size_and_phase(
     before, leaking, tmp_path, capsys
 ):
@@ -124,6 +125,7 @@ def test_a_leak_is_caught_in_the_bytes_of_cuda(clean, leaking):
     assert found.growths[0].kind == "activations"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_repeats", REPEATS)
 def test_repeated_runs_of_an_unchanged_model_are_equal_to_the_byte(clean, n_repeats):
     # Its rotations and so its buckets differ from step to step; its memory must not.

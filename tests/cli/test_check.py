@@ -227,6 +227,7 @@ def test_what_cannot_be_compared_is_not_measured(run, tmp_path, monkeypatch):
     assert (code, json.loads(out)["summary"]) == (3, {"not-comparable": 1})
 
 
+@pytest.mark.slow
 def test_a_suite_is_run_predicted_and_checked_in_one_go(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(SUITE)

@@ -123,6 +123,7 @@ def test_a_length_that_does_not_run_is_an_error_that_says_the_longest_that_did(c
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("predict", "--seq-len", "64,128"), ("max-len",)])
 def test_progress_goes_to_stderr(capsys, command):
     code, _, err = call(capsys, *command, *TINY, "--memory-budget", "1MiB")
@@ -146,6 +147,7 @@ def test_validate_compares_and_holds_the_bound(capsys):
     assert "--max-error: 'much' is not a percentage" in err
 
 
+@pytest.mark.slow
 def test_device_none_keeps_predictions_as_records(capsys, tmp_path):
     suite, out = tmp_path / "tiny.toml", tmp_path / "out"
     suite.write_text(SUITE)

@@ -17,6 +17,7 @@ def run(capsys, *arguments):
     return caught.value.code or 0, out, err
 
 
+@pytest.mark.slow
 def test_the_choice_fits_and_is_the_fastest_that_does(capsys):
     asked = ("--seq-len", "512", "--attention", "lsh,sdpa", "--memory-budget", "3MiB", *SMALL)
     code, out, _ = run(capsys, *asked, "--format", "json")

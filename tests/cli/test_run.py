@@ -58,6 +58,7 @@ def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_records_plots_and_a_table_and_is_continued(suite, tmp_path):
     asked = ("run", "--suite", suite, "--device", "cpu")
     first = run(tmp_path, *asked, "--seq-len", "32")
@@ -83,6 +84,7 @@ def test_a_run_leaves_records_plots_and_a_table_and_is_continued(suite, tmp_path
     assert [r.case.length for r in load_run(folder).records] == [32, 64]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_has_ended_and_leaves_no_process(suite, tmp_path):
     out = tmp_path / "out"
     # A million tokens take minutes: the second case is interrupted while it runs.

@@ -141,6 +141,7 @@ def test_what_is_not_understood_sets_nothing(recorded):
     assert environment_to_play(recorded) == {}
 
 
+@pytest.mark.slow
 def test_a_process_plays_what_was_recorded():
     if ", oneDNN AVX" not in instruction_set():
         pytest.skip("not an x86 processor with AVX2")

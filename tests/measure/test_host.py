@@ -83,6 +83,7 @@ print("alive", int(fits.sum()) // MIB)
 """
 
 
+@pytest.mark.slow
 @linux
 def test_an_allocation_over_budget_fails_cleanly_and_one_within_it_does_not() -> None:
     done = subprocess.run(

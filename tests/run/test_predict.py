@@ -47,6 +47,7 @@ def test_dtypes_and_optimizers_are_predicted_to_the_byte(dtype, optimizer):
     assert found.error_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", ["reversible", "checkpointed"])
 def test_offloaded_parameters_their_gradients_and_state_are_not_on_a_gpu(residual):
     predicted = {
@@ -94,6 +95,7 @@ def test_buffers_of_each_thread_are_counted():
     assert found[1].predicted.peak_allocated_bytes > found[0].predicted.peak_allocated_bytes
 
 
+@pytest.mark.slow
 def test_random_configurations_are_predicted_to_the_byte():
     assert [found.error_bytes for found in map(compare, random_cases(4, seed=7))] == [0] * 4
 
@@ -242,6 +244,7 @@ def test_a_record_of_a_prediction_has_an_outcome(given, budget, outcome):
     assert (found.message is None) is (outcome is Outcome.OK)
 
 
+@pytest.mark.slow
 def test_workers_predict_each_case_under_its_own_id():
     cases = [case(length=n) for n in range(16, 25)]
     found = predict_all(cases)

@@ -55,6 +55,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_output_and_gradient_are_those_of_the_plain_kernel():
     pytest.importorskip("triton")
     done = subprocess.run(

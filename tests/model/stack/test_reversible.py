@@ -77,6 +77,7 @@ def _reconstruction(model, tokens, targets):
     return max(float((x - wanted).abs().max()) for x in undone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_64_layers_of_lsh_are_undone_to_the_last_bit(dtype):
     model = small_model(attention="lsh", n_layers=64, dtype=dtype, hash_seed=None, dropout=0.1)
