@@ -34,6 +34,7 @@ def call(capsys, *arguments: object) -> tuple[int, str, str]:
     return caught.value.code, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_json_holds_bytes_that_add_up(capsys):
     code, out, _ = call(
         capsys, "predict", *TINY, "--seq-len", "64,128", "--memory-budget", "1MiB",

@@ -33,6 +33,7 @@ def test_the_choice_fits_and_is_the_fastest_that_does(capsys):
     assert chosen["cost"] * 0.98 <= min(option["cost"] for option in fitting)
 
 
+@pytest.mark.slow
 def test_what_nothing_fits_is_said_and_is_4(capsys):
     asked = ("--seq-len", "256", "--attention", "lsh", "--memory-budget", "1KiB", *SMALL)
     code, out, _ = run(capsys, *asked)

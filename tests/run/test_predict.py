@@ -40,6 +40,7 @@ def test_every_preset_is_predicted_to_the_byte(name, workload):
     assert found.predicted.breakdown == found.measured.breakdown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adafactor"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dtypes_and_optimizers_are_predicted_to_the_byte(dtype, optimizer):

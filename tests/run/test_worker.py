@@ -58,6 +58,7 @@ def test_a_train_step_is_measured_whole(executor):
     assert record.overhead is not None
 
 
+@pytest.mark.slow
 def test_parameters_gradients_and_adams_state_are_told_apart(executor):
     breakdown = measure(executor, case("transformer", length=64)).memory.allocator.breakdown
     parameters = breakdown.parameters_bytes
@@ -99,6 +100,7 @@ def test_beyond_its_budget_a_case_is_out_of_memory_and_the_next_runs(executor):
     assert measure(executor, case(length=64)).outcome is Outcome.OK
 
 
+@pytest.mark.slow
 def test_a_budget_is_held_to_the_byte(executor):
     """It is meant for the allocator; what a process needs besides doesn't count."""
     small = case(length=256)
@@ -118,6 +120,7 @@ def test_any_other_exception_is_an_error_in_one_line(executor):
     assert "\n" not in record.message
 
 
+@pytest.mark.slow
 def test_a_slow_case_takes_no_more_samples_than_it_must(executor):
     record = measure(executor, case(length=64), sample_time_s=1e-6, min_samples=2, max_samples=9)
     assert len(record.timing.warm) == 2

@@ -68,6 +68,7 @@ def test_a_nan_in_any_parameter_shows(kind, residual, dtype):
         model.load_state_dict(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "dtype", "value"),
     [
