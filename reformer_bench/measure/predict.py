@@ -10,8 +10,7 @@ from torch import nn
 from reformer_bench.measure.fake.devices import DeviceModel, device_model
 from reformer_bench.measure.fake.recording import record_fake_allocations
 from reformer_bench.measure.profile import PhaseContext, record_steps
-from reformer_bench.schema.devices import DEVICE_PROFILES
-from reformer_bench.schema.errors import InputError, did_you_mean
+from reformer_bench.schema.devices import device_profile
 from reformer_bench.schema.record import Prediction
 
 
@@ -55,17 +54,10 @@ def predict(
             the text names operator and source line.
         ValueError: The step has entered no phase.
     """
-    model = _device_model(device) if isinstance(device, str) else device
+    model = device
+    if isinstance(model, str):
+        profile = device_profile(model, asked_by="device")
+        model = device_model(profile.kind, profile.workspace_bytes)
     with record_fake_allocations(model) as recording:
         record_steps(recording, lambda: _ModuleStep(build(), step))
     return recording.prediction()
-
-
-def _device_model(name: str) -> DeviceModel:
-    profile = DEVICE_PROFILES.get(name)
-    if profile is None:
-        raise InputError(
-            f"device = {name!r} is not a device{did_you_mean(name, DEVICE_PROFILES)} "
-            f"(allowed: {', '.join(DEVICE_PROFILES)})"
-        )
-    return device_model(profile.kind, profile.workspace_bytes)

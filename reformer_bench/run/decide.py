@@ -11,7 +11,7 @@ from reformer_bench.run.executor import COUNTED_STEP_MS, n_warmup_steps
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Outcome, Predictions, Record
 from reformer_bench.schema.suite import DeviceTable
-from reformer_bench.schema.units import format_tokens
+from reformer_bench.schema.units import format_bytes, format_tokens
 
 _ENDS = {
     Outcome.DEVICE_OOM: "ran out of memory",
@@ -55,6 +55,14 @@ def skip_message(stop: Record) -> str:
     return (
         f"not tried: {stop.case.variant} {_ENDS[stop.outcome]} at "
         f"{format_tokens(stop.case.length)} tokens (case {stop.case_id})"
+    )
+
+
+def over_budget_message(peak_bytes: int, budget_bytes: int) -> str:
+    """Say why a case is not started that was predicted not to fit."""
+    return (
+        f"not started: predicted to take {format_bytes(peak_bytes)}, "
+        f"more than the {format_bytes(budget_bytes)} available"
     )
 
 

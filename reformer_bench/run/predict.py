@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from reformer_bench.run import entry
+from reformer_bench.run.decide import over_budget_message
 from reformer_bench.run.forkserver import ForkServer
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES, DeviceProfile
@@ -25,7 +26,6 @@ from reformer_bench.schema.record import (
     Predictions,
     Record,
 )
-from reformer_bench.schema.units import format_bytes
 
 if TYPE_CHECKING:
     from reformer_bench.measure.fake.devices import DeviceModel
@@ -136,14 +136,6 @@ def predict_all(
             for server in own:
                 server.close()
     return {case_id: found for share in results for case_id, found in share.items()}
-
-
-def over_budget_message(peak_bytes: int, budget_bytes: int) -> str:
-    """Say why a case isn't started."""
-    return (
-        f"not started: predicted to take {format_bytes(peak_bytes)}, "
-        f"more than the {format_bytes(budget_bytes)} available"
-    )
 
 
 def predicted_record(

@@ -6,10 +6,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from reformer_bench.run.decide import Forecast, doubt, hopeless, skip_message, stopped_by
+from reformer_bench.run.decide import (
+    Forecast,
+    doubt,
+    hopeless,
+    over_budget_message,
+    skip_message,
+    stopped_by,
+)
 from reformer_bench.run.executor import Executor, WorkOrder
 from reformer_bench.run.expand import Plan
-from reformer_bench.run.predict import over_budget_message
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import Outcome, Predictions, Record, latest_of_each
 from reformer_bench.store import RunInfo, RunWriter

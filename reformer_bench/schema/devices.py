@@ -58,11 +58,14 @@ DEVICE_PROFILES: dict[str, DeviceProfile] = {
 }
 
 
-def device_profile(name: str) -> DeviceProfile:
-    """Return the profile of that name; InputError, with the names there are, for another."""
+def device_profile(name: str, *, asked_by: str = "--device-profile") -> DeviceProfile:
+    """Return the profile of that name; InputError, with the names there are, for another.
+
+    ``asked_by`` is what the error begins with: the option or the argument that holds the name.
+    """
     if name in DEVICE_PROFILES:
         return DEVICE_PROFILES[name]
     raise InputError(
-        f"--device-profile: there is no device {name!r}{did_you_mean(name, DEVICE_PROFILES)} "
+        f"{asked_by}: there is no device {name!r}{did_you_mean(name, DEVICE_PROFILES)} "
         f"(allowed: {', '.join(DEVICE_PROFILES)})"
     )

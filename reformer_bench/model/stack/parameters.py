@@ -34,7 +34,10 @@ class ParameterLoader:
             self._stream = torch.cuda.Stream(device)
 
     def load_each(self, sublayers: Sequence[Sublayer]) -> Iterator[tuple[Sublayer, Tensors]]:
-        """Yield (sublayer, its parameters by name) in the given order."""
+        """Yield (sublayer, its parameters by name) in the given order.
+
+        Offloaded parameters are there until the next are asked for.
+        """
         if not self.offload:
             for sublayer in sublayers:
                 yield sublayer, detached_parameters(sublayer)
@@ -47,7 +50,8 @@ class ParameterLoader:
             if i + 1 < len(sublayers):
                 coming = self._load(sublayers[i + 1])
             yield sublayer, current
-            del current
+            # The caller's loop still holds the dict while the one after the next is copied.
+            current.clear()
 
     def store_gradients(self, grads: Tensors) -> list[Tensor]:
         """Return a sublayer's gradients, in order, where its parameters live."""
@@ -55,7 +59,7 @@ class ParameterLoader:
             return list(grads.values())
         return [grad.to(self._host, copy=True) for grad in grads.values()]
 
-    def _load(self, module: nn.Module) -> Tensors:
+    def _load(self, module: nn.Module) -> dict[str, Tensor]:
         """Begin to copy the parameters, and return the copies."""
         params = detached_parameters(module)
         if self._stream is None:

@@ -83,6 +83,8 @@ def _run_backward(
         grads = zero_grads(params)
         sublayer.sweep(Sweep(params, grads, source, dy, dx, undo=sink), context)
         stored.append(loader.store_gradients(grads))
+        # Where they were copied to the host, the next sublayer's need not lie beside them.
+        del grads
     return [grad for grads in reversed(stored) for grad in grads]
 
 
