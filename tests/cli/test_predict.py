@@ -48,6 +48,7 @@ def test_json_holds_bytes_that_add_up(capsys):
         assert row["flops"] > 0
 
 
+@pytest.mark.slow
 def test_csv_has_a_line_for_each_length_of_each_preset(capsys):
     _, out, _ = call(
         capsys, "predict", *TINY, "--preset", "reformer", "--preset", "transformer",
@@ -139,6 +140,7 @@ def test_max_len_needs_something_to_fit_in(capsys):
     assert "--memory-budget or --device-profile" in err
 
 
+@pytest.mark.slow
 def test_validate_compares_and_holds_the_bound(capsys):
     code, out, _ = call(capsys, "validate", "--count", "2", "--max-error", "1%")
     assert code == 0

@@ -48,6 +48,7 @@ def test_a_run_on_another_kind_of_device_is_wrong_input(capsys, tmp_path):
     assert "the runs were made on cuda, and the choice is to be made for cpu" in err
 
 
+@pytest.mark.slow
 def test_the_model_and_the_device_are_named(capsys):
     asked = ("--seq-len", "256", "--attention", "sdpa", "--device-profile", "t4", *SMALL)
     code, out, _ = run(capsys, *asked, "--set", "model.n_layers=1")

@@ -68,6 +68,7 @@ def test_parameters_gradients_and_adams_state_are_told_apart(executor):
     assert 2 * parameters <= breakdown.optimizer_bytes < 2.2 * parameters
 
 
+@pytest.mark.slow
 def test_without_samples_only_the_cold_step_is_run(executor):
     record = measure(executor, case(length=64), min_samples=0, max_samples=0)
     assert record.outcome is Outcome.OK, record.message

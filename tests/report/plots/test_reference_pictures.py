@@ -15,11 +15,9 @@ REFERENCE = Path(__file__).parents[3] / "results" / "reference"
 BLOCK = 16
 """Pixels on a side of the blocks compared: letters and edges may differ a little with the version
 of matplotlib, the shade of a block where a curve runs does not."""
-FOLDERS = [
-    # The run of the paper's claims has most of the pictures.
-    pytest.param(name, marks=pytest.mark.slow if name.startswith("paper-") else ())
-    for name in sorted({path.parent.name for path in REFERENCE.glob("*/*.png")})
-]
+FOLDERS = sorted({path.parent.name for path in REFERENCE.glob("*/*.png")})
+# Whole figures are drawn; what is in them is tested in the other files of this folder.
+pytestmark = pytest.mark.slow
 
 
 def blocks(image: np.ndarray) -> np.ndarray:
