@@ -53,7 +53,7 @@ def with_attention(cases: Sequence[Case], attention: str) -> list[Case]:
         attention: Names with commas between them, as ``--attention`` takes them.
 
     """
-    kinds = {kind for case in cases for kind in case.model.attention}
+    kinds = {kind for case in cases for kind in case.config.attention}
     wanted = {name.strip(): None for name in attention.split(",")}
     for name in wanted:
         if name not in kinds:
@@ -61,7 +61,7 @@ def with_attention(cases: Sequence[Case], attention: str) -> list[Case]:
                 f"--attention: {name!r} is not among the combinations{did_you_mean(name, kinds)} "
                 f"(allowed: {', '.join(sorted(kinds))})"
             )
-    return [case for case in cases if wanted.keys() >= set(case.model.attention)]
+    return [case for case in cases if wanted.keys() >= set(case.config.attention)]
 
 
 def check_device(records: Iterable[Record], kind: DeviceKind) -> None:
@@ -110,9 +110,9 @@ def _speeds(records: Iterable[Record], foretell: Foretell) -> _Speeds:
     """Return the speeds that measured steps reached, as medians over records."""
     found: dict[tuple[tuple[str, ...], str], list[float]] = {}
     for record in records:
-        if record.is_measured and record.step_ms:
+        if record.is_measured and record.step_ms and record.case.target is None:
             flops = record.flops or foretell(record.case)[1]
-            key = (record.case.model.attention, record.case.model.dtype)
+            key = (record.case.config.attention, record.case.config.dtype)
             found.setdefault(key, []).append(flops / record.step_ms)
     return {key: median(speeds) for key, speeds in found.items()}
 
@@ -127,10 +127,10 @@ def _option(case: Case, record: Record | None, speeds: _Speeds, foretell: Forete
     peak, flops = foretell(case)
     ran_out = record is not None and record.outcome.is_out_of_memory
     option = Option(case.variant, peak, flops, ran_out=ran_out)
-    of_dtype = [speed for (_, dtype), speed in speeds.items() if dtype == case.model.dtype]
+    of_dtype = [speed for (_, dtype), speed in speeds.items() if dtype == case.config.dtype]
     if not of_dtype:
         return option
-    speed = speeds.get((case.model.attention, case.model.dtype)) or median(of_dtype)
+    speed = speeds.get((case.config.attention, case.config.dtype)) or median(of_dtype)
     return replace(option, cost=flops / speed, cost_source="estimated")
 
 

@@ -12,7 +12,8 @@ import reformer_bench
 PACKAGE = Path(reformer_bench.__file__).parent
 
 EVERYTHING = {
-    "schema", "store", "model", "peers", "measure", "run", "check", "claims", "recommend", "report",
+    "schema", "store", "model", "peers", "techniques", "measure", "run", "check", "claims",
+    "recommend", "report",
 }  # fmt: skip
 
 ALLOWED = {
@@ -20,9 +21,10 @@ ALLOWED = {
     "model": {"schema"},
     # to_native gives a model of ours.
     "peers": {"schema", "model"},
+    "techniques": {"schema"},
     "measure": {"schema"},
     "store": {"schema"},
-    "run": {"schema", "model", "peers", "measure", "store"},
+    "run": {"schema", "model", "peers", "techniques", "measure", "store"},
     "report": {"schema"},
     # For drawing.
     "check": {"schema", "report"},

@@ -9,6 +9,7 @@ from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError, did_you_mean
 from reformer_bench.schema.model import ModelConfig
 from reformer_bench.schema.record import Record
+from reformer_bench.schema.target import TargetConfig
 from reformer_bench.schema.tolerances import Metric
 
 _INEXACT = frozenset(metric for metric in Metric if not metric.is_exact)
@@ -51,8 +52,8 @@ _RULES = (
     ),
 )
 _KERNEL = "settings.lsh_kernel"
-_LIBRARIES = {"transformers": "transformers", "reformer-pytorch": "reformer-pytorch"}
-"""The package whose version decides an implementation's figures."""
+_LIBRARIES = ("transformers", "reformer-pytorch")
+"""The packages whose version decides what other people's models take."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def check_allowed(names: frozenset[str]) -> None:
     fields = list(dict.fromkeys(f"env.{field}" for rule in _RULES for field in rule.fields))
     fields += [f"env.packages.{name}" for name in _LIBRARIES]
     case = [f"case.{field}" for field in Case.model_fields]
-    known = [*fields, *case, *(f"case.model.{f}" for f in ModelConfig.model_fields), _KERNEL]
+    models = dict.fromkeys((*ModelConfig.model_fields, *TargetConfig.model_fields))
+    known = [*fields, *case, *(f"case.model.{field}" for field in models), _KERNEL]
     for name in sorted(names):
         if not any(is_accepted(field, frozenset({name})) for field in known):
             hint = did_you_mean(name, known)
@@ -102,6 +104,24 @@ def check_allowed(names: frozenset[str]) -> None:
                 f"--allow: {name!r} is nothing that is compared{hint} (allowed: env.torch, "
                 f"{', '.join(fields)}, case.…, {_KERNEL})"
             )
+
+
+def _library(case: Case) -> str | None:
+    """Return the package that a case's model comes from; None for this package, and for code of the
+    user's own.
+    """
+    if case.target is not None:
+        return None if case.target.name.runs_code else "transformers"
+    return case.implementation if case.implementation in _LIBRARIES else None
+
+
+def _deciding_model(case: Case) -> dict[str, Any]:
+    """Return what describes a case's model, apart from its code: that is what is
+    checked."""
+    if case.target is None:
+        return case.config.model_dump(mode="json")
+    decides = case.target.decides()
+    return {key: value for key, value in decides.items() if key != "sha256"}
 
 
 def _deciding(record: Record, metric: Metric, old: Record, new: Record) -> dict[str, Any]:
@@ -116,7 +136,7 @@ def _deciding(record: Record, metric: Metric, old: Record, new: Record) -> dict[
         for field in rule.fields
     }
     # Where other people's code is measured, its version.
-    library = _LIBRARIES.get(new.case.implementation)
+    library = _library(new.case)
     if library is not None:
         found[f"env.packages.{library}"] = record.environment.packages.get(library)
     # Another setting under the same name, or another kernel, which is another algorithm with memory
@@ -125,7 +145,7 @@ def _deciding(record: Record, metric: Metric, old: Record, new: Record) -> dict[
     found |= {f"case.{key}": value for key, value in data.items()}
     # Not its index: the second device of a machine is like its first, or has another name.
     found["case.device"] = record.case.device.partition(":")[0]
-    model = record.case.model.model_dump(mode="json")
+    model = _deciding_model(record.case)
     found |= {f"case.model.{key}": value for key, value in model.items()}
     if "lsh_kernel" in old.settings and "lsh_kernel" in new.settings:
         found[_KERNEL] = record.settings["lsh_kernel"]

@@ -48,9 +48,9 @@ class Axis:
 
 
 TOKENS = Axis("tokens", lambda record: record.case.length)
-LAYERS = Axis("layers", lambda record: record.case.model.n_layers)
-D_FF = Axis("d_ff", lambda record: record.case.model.d_ff)
-HASH_ROUNDS = Axis("hash rounds", lambda record: record.case.model.n_hashes)
+LAYERS = Axis("layers", lambda record: record.case.config.n_layers)
+D_FF = Axis("d_ff", lambda record: record.case.config.d_ff)
+HASH_ROUNDS = Axis("hash rounds", lambda record: record.case.config.n_hashes)
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ def predicted_memory(records: Records) -> Quantity:
     known: dict[ModelConfig, int] = {}
     for record in records:
         if record.fixed_bytes is not None:
-            known.setdefault(record.case.model, record.fixed_bytes)
+            known.setdefault(record.case.config, record.fixed_bytes)
 
     def of(record: Record) -> float | None:
         if record.is_predicted:
             found = record.activation_bytes
             return None if found is None else float(found)
-        peak, fixed = record.memory.predicted_peak_bytes, known.get(record.case.model)
+        peak, fixed = record.memory.predicted_peak_bytes, known.get(record.case.config)
         return float(peak - fixed) if peak is not None and fixed is not None else None
 
     return Quantity(of, "predicted")
@@ -128,9 +128,9 @@ def models(
     """
     return keep(
         lambda record: (
-            (attention is None or set(record.case.model.attention) == {attention})
-            and (residual is None or record.case.model.residual == residual)
-            and (chunked is None or (record.case.model.ff_chunks > 1) == chunked)
+            (attention is None or set(record.case.config.attention) == {attention})
+            and (residual is None or record.case.config.residual == residual)
+            and (chunked is None or (record.case.config.ff_chunks > 1) == chunked)
         )
     )
 
@@ -279,7 +279,7 @@ def _why_predicted(record: Record) -> str:
 
 
 def _model_words(record: Record, how: str) -> str:
-    model = record.case.model
+    model = record.case.config
     return (
         f"{model.n_layers} layers, d_model {model.d_model}, {record.case.length:,} tokens, "
         f"{record.case.optimizer}; {how}"

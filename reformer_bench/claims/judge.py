@@ -160,6 +160,8 @@ def judge(claim: Claim, records: Records, *, was_run: bool = True) -> Judgement:
 
     ``was_run`` says whether there is any record of the claim's suites.
     """
+    # The paper says nothing of other people's models.
+    records = [record for record in records if record.case.target is None]
     if not claim.of_any_suite:
         records = [record for record in records if record.case.suite in claim.suites]
     counting = chosen(records, *claim.narrowed)

@@ -132,7 +132,7 @@ def _order_of_table_3(records: Records) -> Evidence:
     ):
         heavy, light = (
             {
-                (record.case.length, record.case.model.n_layers): activations
+                (record.case.length, record.case.config.n_layers): activations
                 for record in chosen(known, _TABLE_3_MODELS[name])
                 if (activations := record.activation_bytes) is not None
             }
@@ -147,7 +147,7 @@ def _order_of_table_3(records: Records) -> Evidence:
 
 
 def _flat_time(n_rounds: int) -> Expectation:
-    of_rounds = keep(lambda record: record.case.model.n_hashes == n_rounds)
+    of_rounds = keep(lambda record: record.case.config.n_hashes == n_rounds)
     words = f"with {counted(n_rounds, 'hash round')}"
     return _time(words, CONSTANT, TOKENS, _LSH, of_rounds, subject=f"lsh-{n_rounds}")
 
@@ -181,7 +181,7 @@ def _trains_ours(record: Record) -> bool:
 
 
 def _is_of_the_papers_size(record: Record) -> bool:
-    model = record.case.model
+    model = record.case.config
     return (
         record.case.length >= 65_536
         and model.n_layers >= 20
@@ -203,7 +203,7 @@ def _left_on_device(records: Records) -> Evidence:
     )
     for basis, known in bases:
         swapped, resident = (
-            [record for record in known if record.case.model.parameter_offload == place]
+            [record for record in known if record.case.config.parameter_offload == place]
             for place in ("cpu", "none")
         )
         if swapped:
@@ -222,7 +222,7 @@ def _time_of_transfer(records: Records) -> Evidence:
     """
     times: dict[str, dict[tuple[int, int], float]] = {"none": {}, "cpu": {}}
     for record in records:
-        model = record.case.model
+        model = record.case.config
         if record.step_ms is not None:
             size = record.case.length, model.n_layers
             times[model.parameter_offload][size] = record.step_ms
@@ -287,7 +287,7 @@ CLAIMS = (
         "residual stack's grows with them.",
         source="section 3, Table 3",
         suites=("depth-scaling",),
-        narrowed=(keep(lambda record: record.case.model.dtype == "float32"), at_longest),
+        narrowed=(keep(lambda record: record.case.config.dtype == "float32"), at_longest),
         quantity="activation memory of a training step, in layers",
         against="a reversible stack that grows, or a residual one that does not",
         title="Reversible layers make depth free",
@@ -358,7 +358,7 @@ CLAIMS = (
                 "with full attention",
                 power(1),
                 TOKENS,
-                keep(lambda r: set(r.case.model.attention) != {"lsh"}),
+                keep(lambda r: set(r.case.config.attention) != {"lsh"}),
                 subject="full",
             ),
             *map(_flat_time, (1, 2, 4, 8)),
@@ -419,7 +419,7 @@ CLAIMS = (
                 suite("deep-64k"),
                 keep(lambda record: record.case.length >= 65_536),
                 at_longest,
-                least(lambda record: record.case.model.d_model),
+                least(lambda record: record.case.config.d_model),
                 subject="small",
             ),
         ),

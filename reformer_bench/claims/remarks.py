@@ -24,7 +24,11 @@ _FIGURES: tuple[tuple[str, Callable[[Record], float | None]], ...] = (
 
 def remarks(records: Sequence[Record]) -> list[str]:
     """Return sentences, each with the figures it rests on; none where nothing was measured."""
-    usable = [record for record in latest(records) if record.finished and record.is_measured]
+    usable = [
+        record
+        for record in latest(records)
+        if record.finished and record.is_measured and record.case.target is None
+    ]
     found = []
     for suite, one, other in _RIVALS:
         for name, figure in _FIGURES:
@@ -111,10 +115,10 @@ def _checkpointing(records: Sequence[Record]) -> str | None:
     """
     by_residual = {
         residual: {
-            record.case.model.n_layers: record
+            record.case.config.n_layers: record
             for record in records
             if record.case.variant.startswith(f"{residual}-")
-            and record.case.model.dtype == "float32"
+            and record.case.config.dtype == "float32"
         }
         for residual in ("standard", "checkpointed", "reversible")
     }
@@ -144,7 +148,7 @@ def _listed(words: Sequence[str]) -> str:
 def _narrow(records: Sequence[Record]) -> str | None:
     """Say what bfloat16 sublayers change in a reversible model."""
     known = [
-        (record.case.model, record.activation_bytes, record.step_ms)
+        (record.case.config, record.activation_bytes, record.step_ms)
         for record in records
         if record.activation_bytes is not None and record.step_ms is not None
     ]

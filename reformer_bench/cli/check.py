@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING
 import click
 
 from reformer_bench.cli.exits import Exit
-from reformer_bench.cli.options import device_option, format_option, out_option, run_argument
+from reformer_bench.cli.options import (
+    allow_code_option,
+    asked_suite,
+    device_option,
+    format_option,
+    model_option,
+    out_option,
+    run_argument,
+    seq_len_option,
+    set_option,
+)
 from reformer_bench.schema.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
     from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.run.expand import Plan
     from reformer_bench.schema.record import Environment, Record
+    from reformer_bench.schema.suite import Suite
     from reformer_bench.schema.tolerances import Tolerances
 
 _BASELINES = Path("results/baselines")
@@ -33,6 +44,10 @@ _INSTRUCTIONS = "env.instruction_set"
 @click.option(
     "--suite", metavar="NAME", help="Measure this suite now and check it, instead of RUN."
 )
+@model_option("Measure this model now: FILE.py:FACTORY, hf:TYPE, …, as `run` does. Repeatable.")
+@set_option("With --suite or --model: change a setting, as `run` does. Repeatable.")
+@seq_len_option("With --suite or --model: the lengths.")
+@allow_code_option
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
@@ -68,6 +83,10 @@ _INSTRUCTIONS = "env.instruction_set"
 def check(
     run: Path | None,
     suite: str | None,
+    targets: tuple[str, ...],
+    settings: tuple[str, ...],
+    seq_len: str | None,
+    allow_code: bool,
     baseline: Path | None,
     tolerances: Path | None,
     tolerance: tuple[str, ...],
@@ -78,7 +97,8 @@ def check(
 ) -> int:
     """Compare a run with a baseline, case by case.
 
-    Give RUN, the folder or the records file of a run made earlier, or --suite to make one now.
+    Give RUN, the folder or the records file of a run made earlier; or --suite or --model to make
+    one now.
 
     Exit codes: 0 nothing grew beyond its tolerance; 1 a figure grew beyond it, or a case no longer
     fits; 2 the input was wrong; 3 the environments differ, so that figures can't be compared;
@@ -89,16 +109,17 @@ def check(
     from reformer_bench.schema.tolerances import Tolerances, load_tolerances
     from reformer_bench.store import load_baseline, load_run
 
-    if (run is None) == (suite is None):
-        raise InputError("check needs either RUN or --suite")
+    if (run is None) == (suite is None and not targets):
+        raise InputError("check needs either RUN, or --suite or --model")
+    now = None if run is not None else _suite_now(suite, targets, settings, seq_len, allow_code)
     allowed = frozenset(allow)
     check_allowed(allowed)
     rules = Tolerances() if tolerances is None else load_tolerances(tolerances)
     rules = rules.with_options(tolerance)
     # Read before anything is measured: a mistake in it is to be said at once.
-    old = load_baseline(_baseline_path(run, suite) if baseline is None else baseline)
-    if suite is not None:
-        comparison = compare_now(suite, device, out, old, rules, allowed)
+    old = load_baseline(_baseline_path(run, now) if baseline is None else baseline)
+    if now is not None:
+        comparison = compare_now(now, device, out, old, rules, allowed)
     else:
         assert run is not None
         new = load_run(run)
@@ -109,12 +130,26 @@ def check(
     return _exit_code(comparison)
 
 
-def _baseline_path(run: Path | None, suite: str | None) -> Path:
-    from reformer_bench.schema.suite import find_suite
+def _suite_now(
+    name: str | None,
+    targets: tuple[str, ...],
+    settings: tuple[str, ...],
+    seq_len: str | None,
+    allow_code: bool,
+) -> Suite:
+    """Return what is to be measured now, with everything that the options change."""
+    from reformer_bench.run import overrides
+
+    suite = asked_suite(name, targets, seq_len, allow_code=allow_code)
+    suite = overrides.with_settings(suite, settings)
+    return suite if seq_len is None else overrides.with_lengths(suite, seq_len)
+
+
+def _baseline_path(run: Path | None, suite: Suite | None) -> Path:
     from reformer_bench.store import load_run
 
     if suite is not None:
-        name = find_suite(suite).name
+        name = suite.name
     else:
         assert run is not None
         records = load_run(run).records
@@ -128,7 +163,7 @@ def _baseline_path(run: Path | None, suite: str | None) -> Path:
 
 
 def compare_now(
-    suite_name: str,
+    suite: Suite,
     device: str,
     out: Path | None,
     old: Sequence[Record],
@@ -146,11 +181,9 @@ def compare_now(
     from reformer_bench.check.words import messages
     from reformer_bench.run.executors.local import LocalExecutor
     from reformer_bench.run.expand import check_device, make_plan
-    from reformer_bench.schema.suite import find_suite
 
     if out is not None and out.is_dir() and any(out.iterdir()):
         raise InputError(f"--out {out}: is not empty: take another folder")
-    suite = find_suite(suite_name)
     check_device(device)
     plan = make_plan(suite, [suite], "cpu" if device == "auto" else device)
     settings = _settings_of(old, allowed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from reformer_bench.cli.options import (
     cases_of,
     format_option,
     model_options,
+    models_of,
     target,
     target_options,
 )
@@ -52,21 +54,20 @@ def max_len(
     """
     from reformer_bench.cli.progress import progress_of
     from reformer_bench.run.executors.local import LocalExecutor
-    from reformer_bench.run.overrides import preset_names
 
     fit_in = target(device, memory_budget)
     if fit_in.budget_bytes is None:
         raise InputError("--memory-budget or --device-profile: give what the model is to fit in")
-    names = preset_names(options["presets"])
+    names = models_of(options)
     lines = []
     what = "finding the longest" + (" and running it" if verify else "")
     with progress_of(what, len(names), noun="model") as tell, ExitStack() as stack:
         executor = stack.enter_context(closing(LocalExecutor())) if verify else None
-        for name in names:
-            mine = {**options, "presets": (name,)}
-            line = _longest(name, mine, fit_in, limit, tell)
+        for number in range(len(names)):
+            make_case = functools.partial(_case, options, number, fit_in)
+            line = _longest(make_case, fit_in, limit, tell)
             if executor is not None and line.length is not None:
-                line = _verified(line, line.length, mine, fit_in, executor, tell)
+                line = _verified(line, line.length, make_case, fit_in, executor, tell)
             lines.append(line)
             tell()
     if output_format == "json":
@@ -85,10 +86,10 @@ def max_len(
 
 
 def _longest(
-    name: str, options: dict[str, Any], fit_in: Target, limit: str, tell: Tell
+    make_case: Callable[[int], Case], fit_in: Target, limit: str, tell: Tell
 ) -> LongestLine:
     from reformer_bench.report.command_tables import LongestLine
-    from reformer_bench.run.longest import longest_that_fits
+    from reformer_bench.run.longest import STEP, longest_that_fits
     from reformer_bench.run.predict import predict_case
     from reformer_bench.schema.units import parse_length
 
@@ -98,24 +99,27 @@ def _longest(
     except ValueError as error:
         raise InputError(f"--limit: {error}") from None
 
+    name = make_case(STEP).variant
+
     @functools.cache
     def peak(length: int) -> int:
         tell(now=f"{name} at {length:,} tokens")
-        case = _case(options, fit_in, length)
+        case = make_case(length)
         return predict_case(case, profile=fit_in.profile).peak_bytes
 
     found = longest_that_fits(peak, fit_in.budget_bytes, most)
     return LongestLine(name) if found is None else LongestLine(name, **asdict(found))
 
 
-def _case(options: dict[str, Any], fit_in: Target, length: int) -> Case:
-    return cases_of(options, str(length), fit_in.profile.kind)[0]
+def _case(options: dict[str, Any], number: int, fit_in: Target, length: int) -> Case:
+    """Return the case of a model, by its place among those asked for, at a length."""
+    return cases_of(options, str(length), fit_in.profile.kind)[number]
 
 
 def _verified(
     line: LongestLine,
     longest: int,
-    options: dict[str, Any],
+    make_case: Callable[[int], Case],
     fit_in: Target,
     executor: LocalExecutor,
     tell: Tell,
@@ -132,7 +136,7 @@ def _verified(
         if length < 1:
             break
         tell(now=f"running {line.variant} at {length:,} tokens")
-        record = _run(_case(options, fit_in, length), fit_in, executor)
+        record = _run(make_case(length), fit_in, executor)
         first = first or record
         if record.finished:
             return replace(line, record=first, ran=record)

@@ -15,12 +15,15 @@ from reformer_bench.schema.errors import InputError
 if TYPE_CHECKING:
     from reformer_bench.schema.case import Case
     from reformer_bench.schema.record import Record
+    from reformer_bench.schema.suite import Suite
     from reformer_bench.store import Run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 LENGTHS_HELP = "Sequence lengths, e.g. 512,1024 or 512..64K (every doubling)."
 _MOST_NAMES = 12
+_LENGTHS_OF_MODELS = "512..4K"
+"""What a model is measured at where neither a suite nor the command line says it."""
 
 
 def run_argument(*, required: bool = True) -> Decorator:
@@ -58,6 +61,19 @@ def seq_len_option(text: str = LENGTHS_HELP, default: str | None = None) -> Deco
     return click.option(
         "--seq-len", metavar="LENGTHS", default=default, show_default=shown, help=text
     )
+
+
+def model_option(text: str) -> Decorator:
+    """``--model``, a target; repeatable."""
+    return click.option("--model", "targets", multiple=True, metavar="TARGET", help=text)
+
+
+allow_code_option = click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Run the code that a suite's file names as its models (model_from).",
+)
+"""``--allow-code``; ``asked_suite`` takes it."""
 
 
 def variants_option(text: str) -> Decorator:
@@ -110,12 +126,14 @@ model_options = all_of(
         "--preset",
         "presets",
         multiple=True,
-        default=("reformer",),
-        show_default=True,
         metavar="NAME",
         help="The model: a preset such as reformer or flash-transformer, or all. Repeatable.",
     ),
-    set_option("Change a setting of the model, e.g. model.n_layers=12. Repeatable."),
+    model_option("Any other model: FILE.py:FACTORY, package.module:FACTORY, hf:TYPE or hf:PATH."),
+    set_option(
+        "Change a setting: model.n_layers=12, config.num_hidden_layers=4 (hf:), args.width=512 "
+        "(FACTORY), train.autocast=bfloat16. Repeatable."
+    ),
     click.option(
         "--batch",
         type=click.IntRange(min=1),
@@ -130,17 +148,18 @@ model_options = all_of(
     ),
     click.option(
         "--workload",
-        type=click.Choice(["train_step", "forward", "attention"]),
+        type=click.Choice(["train_step", "forward", "eval", "attention"]),
         default="train_step",
         show_default=True,
-        help="What is run: a training step, a forward pass, or one attention layer.",
+        help="What is run: a training step, the loss without gradients, inference (--model), or "
+        "one attention layer (--preset).",
     ),
     click.option(
         "--optimizer",
-        type=click.Choice(["adam", "adafactor", "none"]),
         default="adam",
         show_default=True,
-        help="The optimizer of a training step.",
+        metavar="NAME",
+        help="The optimizer of a training step: any of torch.optim, or none.",
     ),
 )
 """The model itself, by presets; ``cases_of`` makes cases of it."""
@@ -178,12 +197,45 @@ def budget_bytes(text: str) -> int:
 
 def cases_of(options: dict[str, Any], seq_len: str, kind: str) -> list[Case]:
     """Return the cases that ``model_options`` and lengths describe."""
-    from reformer_bench.run.overrides import cases_of_presets, preset_names
+    from reformer_bench.run.overrides import cases_of_models
     from reformer_bench.schema.case import device_kind
 
-    presets = preset_names(options["presets"])
-    others = {name: value for name, value in options.items() if name != "presets"}
-    return cases_of_presets(presets, device_kind(kind), seq_len=seq_len, **others)
+    others = {name: v for name, v in options.items() if name not in ("presets", "targets")}
+    return cases_of_models(models_of(options), device_kind(kind), seq_len=seq_len, **others)
+
+
+def models_of(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return the models that ``--preset`` and ``--model`` name; the reformer where none is."""
+    from reformer_bench.run.overrides import model_names
+
+    return model_names(options["presets"], options["targets"]) or ("reformer",)
+
+
+def asked_suite(
+    name: str | None, targets: Sequence[str], seq_len: str | None, *, allow_code: bool
+) -> Suite:
+    """Return the suite of ``--suite``, that of ``--model``, or the first with the second's models.
+
+    Code that a suite's file names is the file's, not the command line's: InputError says so where
+    ``--allow-code`` isn't given.
+    """
+    from reformer_bench.run.overrides import suite_of_models, with_models
+    from reformer_bench.schema.suite import find_suite
+
+    if name is None:
+        if not targets:
+            raise InputError("give --suite, --model, or both")
+        return suite_of_models(targets, seq_len=seq_len or _LENGTHS_OF_MODELS)
+    suite = find_suite(name)
+    if targets and not suite.includes:
+        return with_models(suite, targets)
+    for variant, table in suite.variants.items():
+        if table.target is not None and table.target.runs_code and not allow_code:
+            raise InputError(
+                f"suite {suite.name}, variant {variant}: model_from = {table.model_from!r} runs "
+                "code of this name; --allow-code says that it may"
+            )
+    return suite
 
 
 def open_run(path: Path) -> Run:

@@ -13,10 +13,13 @@ import click
 
 from reformer_bench.cli.exits import Exit
 from reformer_bench.cli.options import (
+    allow_code_option,
+    asked_suite,
     budget_bytes,
     device_option,
     device_profile_option,
     memory_budget_option,
+    model_option,
     out_option,
     seq_len_option,
     set_option,
@@ -43,7 +46,9 @@ _LEAST_BUDGET_BYTES = 16 * 2**20
 class RunOptions:
     """The options as the user wrote them."""
 
-    suite: str
+    suite: str | None
+    targets: tuple[str, ...]
+    allow_code: bool
     seq_len: str | None
     settings: tuple[str, ...]
     variants: str | None
@@ -65,7 +70,12 @@ class RunOptions:
 
 
 @click.command()
-@click.option("--suite", required=True, metavar="NAME", help="A suite's name, or a .toml file.")
+@click.option("--suite", metavar="NAME", help="A suite's name, or a .toml file.")
+@model_option(
+    "Any model instead of the suite's, or without a suite: FILE.py:FACTORY, "
+    "package.module:FACTORY, hf:TYPE, hf:PATH, or a preset. Repeatable."
+)
+@allow_code_option
 @seq_len_option()
 @set_option("Change a setting of the suite, e.g. model.n_hashes=8 or batches=1,2. Repeatable.")
 @variants_option("Only these variants of the suite.")
@@ -99,7 +109,7 @@ class RunOptions:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def run(**options: object) -> int:
-    """Measure a suite: memory and time of each of its models at each length."""
+    """Measure a suite, or any model: memory and time at each length."""
     asked = RunOptions(**options)  # type: ignore[arg-type]
     budget = _memory_budget(asked.memory_budget)
     suite, parts = _suites(asked)
@@ -127,14 +137,15 @@ def _suites(asked: RunOptions) -> tuple[Suite, list[Suite]]:
     """Return the suite asked for and the suites that it stands for (itself, or those it includes),
     with everything that the options change.
     """
-    from reformer_bench.schema.suite import find_suite, parts_of
+    from reformer_bench.schema.suite import parts_of
 
-    suite = find_suite(asked.suite)
+    suite = asked_suite(asked.suite, asked.targets, asked.seq_len, allow_code=asked.allow_code)
     if not suite.includes:
         changed = _changed(suite, asked)
         return changed, [changed]
     for option, given in (
         ("--variants", asked.variants),
+        ("--model", ", ".join(asked.targets)),
         ("--device", "none" if asked.predicts_only else None),
     ):
         if given:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from reformer_bench.report.fitted import Column, FittedTable, Row
 from reformer_bench.report.frontier import Option, fits, frontier
+from reformer_bench.report.words import target_words
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.record import AllocatorMemory, Environment, Record
 from reformer_bench.schema.suite import Suite
@@ -116,6 +117,12 @@ class Comparison(Protocol):
         """The error as a share of the measured peak, without its sign."""
 
 
+def _model_words(case: Case) -> str:
+    if case.target is not None:
+        return target_words(case)
+    return f"{'+'.join(case.config.attention)}, {case.config.residual.value}"
+
+
 def validation_tables(found: Sequence[Comparison], worst: Comparison) -> list[RenderableType]:
     """Show each predicted peak beside the measured one, and what the worst one is made of."""
     numbers = ("measured", "predicted", "off by")
@@ -124,7 +131,7 @@ def validation_tables(found: Sequence[Comparison], worst: Comparison) -> list[Re
         case = one.case
         cells = (
             case.id,
-            f"{case.workload}, {'+'.join(case.model.attention)}, {case.model.residual.value}",
+            f"{case.workload}, {_model_words(case)}",
             f"{case.length:,}",
             str(case.batch),
             format_bytes(one.measured.peak_allocated_bytes),
@@ -205,7 +212,7 @@ def recommendation(
 
     ``case`` is one of them, ``unit`` that of their costs: ms or FLOP.
     """
-    model = case.model
+    model = case.config
     title = (
         f"Combinations at {format_tokens(case.length)} tokens on {device}, fastest "
         f"first: {counted(model.n_layers, 'layer')}, d_model {model.d_model}, d_ff {model.d_ff}, "

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from reformer_bench.report.frames import CaseRow, foreseen_bytes
 from reformer_bench.report.groups import Group
+from reformer_bench.schema.case import Case
 from reformer_bench.schema.model import Attention
 from reformer_bench.schema.record import Environment, Outcome, Record
+from reformer_bench.schema.training import OPTIMIZERS
 from reformer_bench.schema.units import counted, format_tokens
 
 WORKLOADS = {
     "train_step": "training step",
     "forward": "forward pass and loss, no gradients",
+    "eval": "inference, no loss and no gradients",
     "attention": "one attention sublayer, forward and backward",
 }
 _SOURCES = {
@@ -21,7 +26,6 @@ _SOURCES = {
     "cpu-allocator-events": "PyTorch's CPU allocator",
     "fake-tensor": "a run on fake tensors (predicted, not measured)",
 }
-_OPTIMIZERS = {"adam": "Adam's state", "adafactor": "Adafactor's state"}
 _OUTCOMES = {
     Outcome.OK: "ok",
     Outcome.DEVICE_OOM: "out of memory",
@@ -121,8 +125,13 @@ def versions_words(environments: Iterable[Environment]) -> str:
 
 
 def model_words(group: Group) -> str:
-    """Name the sizes of the models, joined by slashes where variants differ."""
-    models = [record.case.model for record in group.records]
+    """Name the sizes of the models, joined by slashes where variants differ; of targets, what they
+    are called and their arguments.
+    """
+    targets = dict.fromkeys(target_words(r.case) for r in group.records if r.case.target)
+    models = [record.case.config for record in group.records if record.case.target is None]
+    if not models:
+        return "; ".join(targets)
     lsh = [model for model in models if Attention.LSH in model.attention]
 
     def sizes(name: str, noun: str = "", plural: str = "s") -> str:
@@ -141,7 +150,39 @@ def model_words(group: Group) -> str:
     if lsh:
         chunks = "/".join(dict.fromkeys(str(model.chunk_length) for model in lsh))
         words.append(f"LSH with {sizes('n_hashes', 'hash', 'es')} in chunks of {chunks}")
-    return ", ".join(words)
+    return "; ".join((", ".join(words), *targets))
+
+
+def target_words(case: Case) -> str:
+    """Say which target a case's model is, what it is built with, and how it is trained where that
+    was set.
+    """
+    if case.target is None:
+        return ""
+    name, place = case.target.name, case.target.name.place
+    shown = str(type(name)(name.kind, Path(place).name, name.factory)) if name.path else str(name)
+    words = [f"{key} {_value_words(value)}" for key, value in case.target.arguments.items()]
+    if case.target.dtype != "float32":
+        words.append(case.target.dtype)
+    words += switch_words(case)
+    return f"{shown} ({', '.join(words)})" if words else shown
+
+
+def switch_words(case: Case) -> list[str]:
+    """Say what is set of how a case is trained and evaluated, switch by switch."""
+    set_fields = {
+        **case.train.model_dump(mode="json", exclude_defaults=True),
+        **case.eval.model_dump(mode="json", exclude_defaults=True),
+    }
+    return [f"{name} {_value_words(value)}" for name, value in set_fields.items()]
+
+
+def _value_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_value_words(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ",".join(map(_value_words, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def date_words(group: Group) -> str:
@@ -159,10 +200,12 @@ def memory_note(group: Group) -> str:
 
 
 def _included(group: Group) -> str:
-    if group.workload == "forward":
+    if group.workload in ("forward", "eval"):
         return "includes the parameters; there are no gradients"
     states = dict.fromkeys(
-        _OPTIMIZERS[r.case.optimizer] for r in group.records if r.case.optimizer in _OPTIMIZERS
+        f"{OPTIMIZERS[r.case.optimizer]}'s state"
+        for r in group.records
+        if r.case.optimizer in OPTIMIZERS
     )
     if group.workload == "train_step" and states:
         return f"includes parameters, gradients and {' or '.join(states)}"

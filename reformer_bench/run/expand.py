@@ -14,6 +14,8 @@ from reformer_bench.schema.case import Case, DeviceKind, Workload, device_kind
 from reformer_bench.schema.errors import InputError, validated
 from reformer_bench.schema.model import PRESETS, ModelConfig, Positions
 from reformer_bench.schema.suite import DeviceTable, Suite, Variant, fields_of
+from reformer_bench.schema.target import Implementation, TargetConfig, target_config
+from reformer_bench.schema.training import Evaluation, Training
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,14 @@ def check_installed(suite: Suite) -> None:
     """Raise InputError, before anything is measured, where a variant's library is missing."""
     for name, variant in suite.variants.items():
         saved = (suite.model, variant.model, *(table.model for table in suite.device.values()))
-        from_checkpoint = any("checkpoint" in fields_of(table) for table in saved)
+        needs = [variant.implementation]
+        if any("checkpoint" in fields_of(table) for table in saved):
+            needs.append("transformers")
+        if variant.target is not None and not variant.target.runs_code:
+            needs.append("transformers")
         try:
-            installed.check_installed("transformers" if from_checkpoint else variant.implementation)
+            for library in needs:
+                installed.check_installed(library)
         except InputError as error:
             raise InputError(
                 f"variant {name}: {error}; --variants can leave the variant out"
@@ -97,23 +104,22 @@ def expand(suite: Suite, device: str) -> list[Case]:
     model is impossible.
     """
     kind = device_kind(device)
-    models = {name: variant_model(suite, name, kind) for name in suite.variants}
+    models = {name: _model_of(suite, name, kind) for name in suite.variants}
     cases: dict[str, Case] = {}
     for length in suite.lengths_on(kind):
         for workload in suite.workloads:
             for batch in suite.batches_at(length):
                 for name, variant in suite.variants.items():
                     model, checkpoint = models[name]
-                    _check_length(suite, name, model, workload, length)
+                    _check_fits(suite, name, model, workload, length)
                     case = Case(
                         suite=suite.name,
                         variant=name,
                         workload=workload,
-                        implementation=variant.implementation,
+                        implementation=_implementation(variant),
                         model=model,
                         checkpoint=checkpoint,
-                        # The other workloads step no optimizer: it must not make two cases of one.
-                        optimizer=suite.optimizer if workload == "train_step" else "none",
+                        **switches(suite, name, workload),
                         batch=batch,
                         length=length,
                         device=device,
@@ -121,6 +127,68 @@ def expand(suite: Suite, device: str) -> list[Case]:
                     )
                     cases.setdefault(case.id, case)
     return list(cases.values())
+
+
+def _implementation(variant: Variant) -> Implementation:
+    return variant.implementation if variant.model_from is None else "target"
+
+
+def _model_of(
+    suite: Suite, name: str, kind: DeviceKind
+) -> tuple[ModelConfig | TargetConfig, str | None]:
+    variant = suite.variants[name]
+    if variant.model_from is None:
+        return variant_model(suite, name, kind)
+    given = {**variant.args, **variant.config}
+    return target_config(
+        variant.model_from,
+        given,
+        dtype=variant.dtype or "float32",
+        option=f"suite {suite.name}, variant {name}: model_from",
+    ), None
+
+
+def switches(suite: Suite, name: str, workload: Workload) -> dict[str, Any]:
+    """Return the fields of a case that say how a variant is trained and evaluated.
+
+    What a workload doesn't do is left out, so that it makes no two cases of one: the others step
+    no optimizer. Raises InputError for a switch that a model of this package doesn't have.
+    """
+    variant = suite.variants[name]
+    tables = [fields_of(table) for table in (suite.train, variant.train)]
+    fields = {**tables[0], **tables[1]}
+    optimizer = fields.pop("optimizer", None) or suite.optimizer
+    where = f"suite {suite.name}, variant {name}"
+    train = validated(Training, fields, where=f"{where}, train")
+    inference = validated(
+        Evaluation, {**fields_of(suite.eval), **fields_of(variant.eval)}, where=f"{where}, eval"
+    )
+    if variant.model_from is None:
+        _check_own(where, train, inference)
+    if workload == "attention":
+        return {"optimizer": "none"}
+    if workload != "train_step":
+        kept = {key: getattr(train, key) for key in ("autocast", "loss", "compile")}
+        found = {"optimizer": "none", "train": Training(**kept)}
+        return found | ({"eval": inference} if workload == "eval" else {})
+    return {"optimizer": optimizer, "train": train}
+
+
+def _check_own(where: str, train: Training, inference: Evaluation) -> None:
+    """Raise InputError for switches that models of this package have in another way."""
+    instead = {
+        "gradient_checkpointing": "model.residual = 'checkpointed' or 'reversible' says what is "
+        "kept for the backward pass",
+        "loss": "they have their own loss",
+        "compile": "it is not tried on them",
+    }
+    for key, words in instead.items():
+        if getattr(train, key) != Training.model_fields[key].default:
+            raise InputError(
+                f"{where}: train.{key} is for other models (model_from); in this package's, {words}"
+            )
+    if inference.cache:
+        raise InputError(f"{where}: eval.cache is for other models (model_from)")
 
 
 def variant_model(suite: Suite, name: str, kind: DeviceKind) -> tuple[ModelConfig, str | None]:
@@ -191,9 +259,23 @@ def _written_in(places: dict[str, str]) -> Callable[[str], str]:
     return name
 
 
-def _check_length(
-    suite: Suite, name: str, model: ModelConfig, workload: Workload, length: int
+def _check_fits(
+    suite: Suite, name: str, model: ModelConfig | TargetConfig, workload: Workload, length: int
 ) -> None:
+    """Raise InputError where a workload or a length is not the model's."""
+    where = f"suite {suite.name}, variant {name}"
+    if isinstance(model, TargetConfig):
+        if workload == "attention":
+            raise InputError(
+                f"{where}: workload 'attention' is for models of this package (allowed with "
+                "model_from: train_step, forward, eval)"
+            )
+        return
+    if workload == "eval":
+        raise InputError(
+            f"{where}: workload 'eval' is for other models (model_from); this package's models "
+            "have 'forward'"
+        )
     if workload == "attention" or model.positions is Positions.NONE:
         return
     if length > model.max_length:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from reformer_bench.run.expand import expand
@@ -11,6 +13,7 @@ from reformer_bench.schema.case import Case, DeviceKind
 from reformer_bench.schema.errors import InputError, did_you_mean, validated
 from reformer_bench.schema.model import PRESETS
 from reformer_bench.schema.suite import Suite
+from reformer_bench.schema.target import parse_target
 from reformer_bench.schema.units import parse_lengths
 
 _LEAST_MAX_LENGTH = 65_536
@@ -48,7 +51,8 @@ def with_case_timeout(suite: Suite, seconds: float) -> Suite:
 def with_settings(suite: Suite, settings: Sequence[str]) -> Suite:
     """Return the suite after each ``--set key=value``, one after another.
 
-    ``model.x`` is set in every variant, above its preset; any other key is the suite's own, such as
+    ``model.x`` is set in every variant of this package's models, above its preset; ``config.x`` and
+    ``args.x`` in every target of their kind; any other key is the suite's own, such as
     ``batches``, ``seed``, ``device.cpu.sample_time_s`` or ``variants.reformer.model.n_hashes``.
     Values are written as in TOML; what isn't TOML is text.
     """
@@ -63,49 +67,87 @@ def with_settings(suite: Suite, settings: Sequence[str]) -> Suite:
     return suite
 
 
-def preset_names(asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the presets asked for; ``all`` stands for every one."""
-    return tuple(PRESETS) if "all" in asked else tuple(dict.fromkeys(asked))
+def model_names(presets: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
+    """Return the models asked for: presets, of which ``all`` stands for every one, and targets.
+
+    Raises InputError for a name that is neither.
+    """
+    for name in presets:
+        if name not in (*PRESETS, "all"):
+            raise InputError(
+                f"--preset: {name!r} is not a preset{did_you_mean(name, [*PRESETS, 'all'])} "
+                f"(allowed: {', '.join(PRESETS)}, or all; --model takes any other model)"
+            )
+    chosen = PRESETS if "all" in presets else presets
+    return tuple(dict.fromkeys((*chosen, *targets)))
 
 
-def cases_of_presets(
-    presets: Iterable[str],
-    kind: DeviceKind,
+def variants_of(models: Iterable[str], dtype: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return a suite's ``variants``: each preset, and each target under a short name of its own.
+
+    Raises InputError for a text that is neither.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for model in models:
+        if model in PRESETS:
+            found[model] = {"preset": model}
+            continue
+        name = parse_target(model)
+        short = name.factory.rpartition(".")[2] or Path(name.place).name or name.place
+        unique, number = short, 2
+        while unique in found:
+            unique, number = f"{short}-{number}", number + 1
+        found[unique] = {"model_from": str(name)}
+        if dtype is not None:
+            found[unique]["dtype"] = dtype
+    return found
+
+
+def with_models(suite: Suite, models: Iterable[str]) -> Suite:
+    """Return the suite with the models of ``--model`` in place of its variants."""
+    data = _data(suite)
+    data["variants"] = variants_of(models)
+    data.pop("baseline_variant", None)
+    return validated(Suite, data, where="--model")
+
+
+def suite_of_models(
+    models: Sequence[str],
     *,
     seq_len: str,
-    batch: int,
-    workload: str,
-    optimizer: str,
-    dtype: str | None,
-    settings: Sequence[str],
-) -> list[Case]:
-    """Return the cases of presets, changed as by ``--set``, preset by preset.
+    batch: int = 1,
+    workload: str = "train_step",
+    optimizer: str = "adam",
+    dtype: str | None = None,
+    settings: Sequence[str] = (),
+) -> Suite:
+    """Return a suite of presets and targets from the command line, changed as by ``--set``.
 
-    ``max_length`` is the longest length, at least 65,536, unless it is set. Raises InputError that
-    names option and value.
+    Its name is made of the first model's. ``max_length`` of this package's models is the longest
+    length, at least 65,536, unless it is set. Raises InputError that names option and value.
     """
     lengths = _lengths(seq_len)
     model: dict[str, Any] = {"max_length": max(_LEAST_MAX_LENGTH, *lengths)}
     if dtype is not None:
         model["dtype"] = dtype
-    names = list(presets)
-    for name in names:
-        if name not in PRESETS:
-            raise InputError(
-                f"--preset: {name!r} is not a preset{did_you_mean(name, [*PRESETS, 'all'])} "
-                f"(allowed: {', '.join(PRESETS)}, or all)"
-            )
+    variants = variants_of(models, dtype)
+    name = re.sub(r"[^a-z0-9_-]+", "-", next(iter(variants)).lower()).strip("-_")
     data = {
-        "name": "ad-hoc",
+        "name": name or "model",
         "description": "from the command line",
         "lengths": lengths,
         "batches": [batch],
         "workloads": [workload],
         "optimizer": optimizer,
         "model": model,
-        "variants": {name: {"preset": name} for name in names},
+        "variants": variants,
     }
-    suite = with_settings(validated(Suite, data, where="options"), settings)
+    return with_settings(validated(Suite, data, where="options"), settings)
+
+
+def cases_of_models(models: Sequence[str], kind: DeviceKind, **options: Any) -> list[Case]:
+    """Return the cases of ``suite_of_models``, model by model."""
+    suite = suite_of_models(models, **options)
     order = list(suite.variants)
     return sorted(expand(suite, kind), key=lambda case: (order.index(case.variant), case.length))
 
@@ -133,10 +175,18 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
     first, *rest = key.split(".")
     if first == "model" and rest:
         for variant in data["variants"].values():
-            variant.setdefault("model", {})[".".join(rest)] = value
+            if "model_from" not in variant:
+                variant.setdefault("model", {})[".".join(rest)] = value
         return
     if first == "variants" and rest:
         _check_variant(data["variants"], rest[0], option="--set")
+    if first in ("config", "args") and rest:
+        _put_in_targets(data, key, first, rest, value)
+        return
+    if first in ("train", "eval") and rest:
+        # Above what a variant sets itself.
+        for variant in data["variants"].values():
+            variant.get(first, {}).pop(rest[0], None)
     if key == "lengths":
         _set_lengths(data, value)
         return
@@ -149,6 +199,29 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(table, dict):
             raise InputError(f"--set: {key!r} is no key: {part!r} is not a table")
     table[key.split(".")[-1]] = value
+
+
+def _put_in_targets(
+    data: dict[str, Any], key: str, table: str, path: list[str], value: Any
+) -> None:
+    """Set a field of the configuration, or an argument of the factory, of every target that has
+    such ones; InputError where none has.
+    """
+    found = False
+    for variant in data["variants"].values():
+        target = variant.get("model_from")
+        if target is None or parse_target(target).runs_code != (table == "args"):
+            continue
+        found = True
+        inner = variant.setdefault(table, {})
+        for part in path[:-1]:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"--set: {key!r} is no key: {part!r} is not a table")
+        inner[path[-1]] = value
+    if not found:
+        needs = "FILE.py:FACTORY" if table == "args" else "hf:TYPE"
+        raise InputError(f"--set: {key!r} is for models named by {needs}, and there is none")
 
 
 def _set_lengths(data: dict[str, Any], lengths: Any) -> None:

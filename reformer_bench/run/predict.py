@@ -68,7 +68,7 @@ def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int
     from reformer_bench.measure.fake.recording import record_fake_allocations
     from reformer_bench.measure.profile import record_steps
     from reformer_bench.model.repeats import followed_by
-    from reformer_bench.run.workloads import build_fake_workload
+    from reformer_bench.run.workloads import build_fake_workload, prepare
 
     def follow(key: Hashable, work: Callable[[], None], place: str | None) -> None:
         """Run work that our own models mark as repeated and name by its place."""
@@ -78,6 +78,7 @@ def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int
             else:
                 recording.once(key, work)
 
+    prepare(case)
     with record_fake_allocations(device) as recording, followed_by(follow):
         record_steps(recording, lambda: build_fake_workload(case))
     return recording.prediction()

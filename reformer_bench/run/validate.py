@@ -6,17 +6,19 @@ import gc
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
 from reformer_bench.measure.profile import record_steps
 from reformer_bench.run.predict import predict_case
-from reformer_bench.run.workloads import build_workload
+from reformer_bench.run.workloads import build_workload, prepare
 from reformer_bench.schema.case import Case, Workload
 from reformer_bench.schema.model import Attention, ModelConfig, Positions, Residual
 from reformer_bench.schema.record import AllocatorMemory
+
+_WORKLOADS: tuple[Workload, ...] = ("train_step", "forward", "attention")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def compare(case: Case, *, n_threads: int = 1) -> Comparison:
 
 def measured_memory(case: Case) -> AllocatorMemory:
     """Measure what a build, a cold and a warm step of a case take, in this process."""
+    prepare(case)
     gc.collect()
     with record_cpu_allocations() as recording:
         record_steps(recording, lambda: build_workload(case, torch.device("cpu")))
@@ -65,7 +68,7 @@ def random_cases(count: int, seed: int) -> Iterator[Case]:
     """Yield small cases that differ in every switch and width; the same ones for the same seed."""
     draw = random.Random(seed)
     for number in range(count):
-        workload = get_args(Workload)[number % 3]
+        workload = _WORKLOADS[number % 3]
         optimizers = ("adam", "adafactor", "none")
         yield Case(
             suite="validate",

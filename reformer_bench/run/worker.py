@@ -21,7 +21,7 @@ from reformer_bench.run import limits
 from reformer_bench.run.executor import COUNTED_STEP_MS, Description, WorkOrder, n_warmup_steps
 from reformer_bench.run.expand import check_device
 from reformer_bench.run.quality import lsh_quality
-from reformer_bench.run.workloads import Workload, build_workload
+from reformer_bench.run.workloads import Workload, build_workload, prepare
 from reformer_bench.schema.case import device_kind
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.model import Attention
@@ -121,6 +121,7 @@ def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Rec
 def _measure(order: WorkOrder, device: torch.device, found: _Findings) -> None:
     """Run a build, a cold and a warm step under the memory probes, then timed steps without any."""
     case = order.case
+    prepare(case)
     sampler = _start_nvml(device, found)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -139,8 +140,8 @@ def _measure(order: WorkOrder, device: torch.device, found: _Findings) -> None:
         found.flops = flops.count_flops(lambda: workload.step(without_context))
         found.n_before += 1
     _time_steps(workload, device, order, last, found)
-    if case.workload == "attention" and case.model.kind(0) is Attention.LSH:
-        found.quality = lsh_quality(case.model, case.length, device, case.seed)
+    if case.workload == "attention" and case.config.kind(0) is Attention.LSH:
+        found.quality = lsh_quality(case.config, case.length, device, case.seed)
 
 
 def _recorded_steps(
@@ -239,7 +240,9 @@ def _outcome(error: Exception, device: torch.device, found: _Findings) -> tuple[
     text = " ".join(str(error).split()) or type(error).__name__
     ran_out = is_out_of_memory(error, device_kind(device.type))
     if ran_out is None:
-        return Outcome.ERROR, _shortened(f"{type(error).__name__}: {text}")
+        # The text of an InputError says it all.
+        words = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+        return Outcome.ERROR, _shortened(words)
     limit = f" (within {found.limit.why})" if found.limit is not None else ""
     # What torch puts before it is the place in its own source.
     text = text.rpartition("err == 0. ")[2]

@@ -6,11 +6,14 @@ step runs on fake tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from reformer_bench.measure.fake.recording import HOST
 from reformer_bench.measure.profile import PhaseContext
@@ -21,9 +24,15 @@ from reformer_bench.peers.adapter import PeerModel
 from reformer_bench.peers.huggingface import load_checkpoint
 from reformer_bench.peers.huggingface_config import differences, read_config
 from reformer_bench.peers.reformer_pytorch_lm import ReformerPytorchLM
+from reformer_bench.peers.targets.load import load_target
 from reformer_bench.peers.transformers_lm import TransformersLM
 from reformer_bench.schema.case import Case
+from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.model import Attention, LshKernel, ModelConfig
+from reformer_bench.schema.target import TargetConfig
+from reformer_bench.schema.training import OPTIMIZERS, Training
+from reformer_bench.techniques.checkpointing import checkpoint_gradients
+from reformer_bench.techniques.offload import offloaded_activations
 
 
 class Workload:
@@ -41,55 +50,124 @@ class Workload:
         raise NotImplementedError
 
 
+class Task(Protocol):
+    """A model with its data, and what a step does with them."""
+
+    module: nn.Module
+    settings: dict[str, str]
+
+    def loss(self, kind: str) -> Tensor:
+        """Return the loss, a scalar: the model's ``own``, or the ``mean`` of its output."""
+
+    def outputs(self) -> list[Tensor]:
+        """Return what the model puts out, for a backward pass without a loss."""
+
+    def infer(self, *, cache: bool) -> object:
+        """Return what inference gives, keys and values of all layers among it where asked for."""
+
+    def check(self) -> None:
+        """After the phases, which must not wait for the host: was the result a true one?"""
+
+
 class TrainStep(Workload):
     """A training step: forward with the loss, backward, optimizer step."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
-        self._model = _language_model(case, device, host).train()
-        super().__init__(self._model, _language_model_settings(case, self._model))
-        self._tokens_BL, self._targets_BL = _tokens(case, device)
-        self._optimizer = _optimizer(case, self._model)
+        self._task, self._train = _task(case, device, host, training=True), case.train
+        module, words = self._task.module, dict(self._task.settings)
+        patterns = case.train.gradient_checkpointing
+        if patterns:
+            again = checkpoint_gradients(module, patterns)
+            words["checkpointed"] = ", ".join(again) or "by the model's own method"
+        if case.train.activation_offload and device.type == "cpu" and case.device_kind == "cpu":
+            words["activation_offload"] = "nothing moves: the device is the CPU"
+        super().__init__(module, words)
+        self._optimizer = _optimizer(case, module)
+        self._device, self._host = device, host
 
     def step(self, phase: PhaseContext) -> None:
-        """Run forward, backward and optimizer; gradients are dropped at the end."""
-        with phase("forward"):
-            loss = self._model.loss(self._tokens_BL, self._targets_BL)
-        with phase("backward"):
-            loss.backward()
-            del loss
+        """Run forward and backward, as often as gradients are added up, and the optimizer;
+        gradients are dropped at the end.
+        """
+        count = self._train.accumulate
+        for _ in range(count):
+            if self._train.loss == "none":
+                self._without_loss(phase)
+                continue
+            with phase("forward"), self._switches():
+                loss = self._task.loss(self._train.loss)
+                if count > 1:
+                    loss = loss / count
+            with phase("backward"):
+                loss.backward()
+                del loss
         if self._optimizer is None:
-            self._model.zero_grad(set_to_none=True)
+            self.module.zero_grad(set_to_none=True)
         else:
             with phase("optimizer"):
                 self._optimizer.step()
                 self._optimizer.zero_grad(set_to_none=True)
-        _check_streams(self._model)
+        self._task.check()
+
+    def _without_loss(self, phase: PhaseContext) -> None:
+        with phase("forward"), self._switches():
+            outputs = self._task.outputs()
+        with phase("backward"):
+            torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+            del outputs
+
+    @contextmanager
+    def _switches(self) -> Iterator[None]:
+        """Run the forward pass as the switches have it."""
+        with ExitStack() as stack:
+            if self._train.activation_offload:
+                stack.enter_context(offloaded_activations(self._device, self._host))
+            stack.enter_context(_autocast(self._train, self._device))
+            yield
 
 
 class Forward(Workload):
     """The loss, computed without gradients."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
-        self._model = _language_model(case, device, host).eval()
-        super().__init__(self._model, _language_model_settings(case, self._model))
-        self._tokens_BL, self._targets_BL = _tokens(case, device)
+        self._task, self._train = _task(case, device, host, training=False), case.train
+        super().__init__(self._task.module, dict(self._task.settings))
+        self._device = device
 
     def step(self, phase: PhaseContext) -> None:
         """Run the forward phase only."""
-        with phase("forward"), torch.no_grad():
-            self._model.loss(self._tokens_BL, self._targets_BL)
-        _check_streams(self._model)
+        with phase("forward"), torch.no_grad(), _autocast(self._train, self._device):
+            if self._train.loss == "none":
+                self._task.outputs()
+            else:
+                self._task.loss(self._train.loss)
+        self._task.check()
+
+
+class Eval(Workload):
+    """Inference: the output, without loss and gradients."""
+
+    def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
+        self._task, self._case = _task(case, device, host, training=False), case
+        super().__init__(self._task.module, dict(self._task.settings))
+        self._device = device
+
+    def step(self, phase: PhaseContext) -> None:
+        """Run the forward phase; what it gives is alive until its end."""
+        with phase("forward"), torch.no_grad(), _autocast(self._case.train, self._device):
+            self._task.infer(cache=self._case.eval.cache)
+        self._task.check()
 
 
 class AttentionLayer(Workload):
     """One attention sublayer, forward and backward, on random input of its parameters' dtype."""
 
     def __init__(self, case: Case, device: torch.device, host: torch.device | None) -> None:
-        layer = attention_layer(case.model).to(device).train()
+        layer = attention_layer(case.config).to(device).train()
         settings = getattr(layer, "settings", None)
         super().__init__(layer, settings() if callable(settings) else {})
         generator = torch.Generator().manual_seed(case.seed)
-        shape_BLD = (case.batch, case.length, case.model.d_model)
+        shape_BLD = (case.batch, case.length, case.config.d_model)
         dtype = next(layer.parameters()).dtype
         x_BLD, dy_BLD = (
             torch.randn(shape_BLD, generator=generator, dtype=dtype).to(device) for _ in range(2)
@@ -124,6 +202,7 @@ def build_workload(case: Case, device: torch.device, host: torch.device | None =
 _WORKLOADS: dict[str, Callable[[Case, torch.device, torch.device | None], Workload]] = {
     "train_step": TrainStep,
     "forward": Forward,
+    "eval": Eval,
     "attention": AttentionLayer,
 }
 
@@ -137,10 +216,13 @@ def build_fake_workload(case: Case) -> Workload:
     here = torch.device("cpu")
     if case.device_kind == "cpu":
         return build_workload(case, here)
-    if case.model.lsh_kernel is LshKernel.AUTO:
-        model = case.model.model_copy(update={"lsh_kernel": _kernel_on_cuda(case.model)})
-        case = case.model_copy(update={"model": model})
-    if case.model.parameter_offload == "none":
+    offloads = case.train.activation_offload
+    if case.target is None:
+        if case.config.lsh_kernel is LshKernel.AUTO:
+            model = case.config.model_copy(update={"lsh_kernel": _kernel_on_cuda(case.config)})
+            case = case.model_copy(update={"model": model})
+        offloads = offloads or case.config.parameter_offload != "none"
+    if not offloads:
         return build_workload(case, here)
     with HOST:
         return build_workload(case, here, host=HOST)
@@ -157,6 +239,118 @@ def _kernel_on_cuda(model: ModelConfig) -> LshKernel:
     return LshKernel.TRITON if kernels == {LshKernel.TRITON} else LshKernel.EAGER
 
 
+def prepare(case: Case) -> None:
+    """Import what a case's model needs, before a recording of it begins.
+
+    Raises InputError where a target can't be loaded.
+    """
+    if case.target is not None:
+        load_target(case.target)
+
+
+def _task(case: Case, device: torch.device, host: torch.device | None, *, training: bool) -> Task:
+    """Build the model and its data on the device."""
+    task: Task
+    if case.target is not None:
+        task = _TargetTask(case, case.target, device, training=training)
+    else:
+        task = _LanguageTask(case, device, host, training=training)
+    return task
+
+
+class _LanguageTask:
+    """Language modelling on random tokens: this package's models, and the peers'."""
+
+    def __init__(
+        self, case: Case, device: torch.device, host: torch.device | None, *, training: bool
+    ) -> None:
+        self._model = _language_model(case, device, host).train(training)
+        self.module: nn.Module = self._model
+        self.settings = _language_model_settings(case, self._model)
+        self._tokens_BL, self._targets_BL = _tokens(case, device)
+
+    def loss(self, kind: str) -> Tensor:
+        return self._model.loss(self._tokens_BL, self._targets_BL)
+
+    def outputs(self) -> list[Tensor]:
+        raise AssertionError("a language model of this package has its own loss")
+
+    def infer(self, *, cache: bool) -> object:
+        raise AssertionError("a language model of this package has the workload 'forward'")
+
+    def check(self) -> None:
+        if isinstance(self._model, ReformerLM):
+            self._model.check_streams()
+
+
+class _TargetTask:
+    """Anybody's model on the inputs that its target makes."""
+
+    def __init__(
+        self, case: Case, target: TargetConfig, device: torch.device, *, training: bool
+    ) -> None:
+        built = load_target(target)(case.batch, case.length)
+        module = built.module
+        if target.dtype != "float32":
+            module = module.to(getattr(torch, target.dtype))
+        self.module: nn.Module = module.to(device).train(training)
+        self.settings = {**built.settings, "length": built.length_name}
+        count = sum(p.numel() for p in module.parameters())
+        self.settings["parameters"] = str(count)
+        self._built = built
+        self._inputs = _in_dtype(built.inputs(case.batch, case.length, device), target.dtype)
+        if case.train.compile:
+            if not _is_fake(self.module):
+                self.module.compile()
+            self.settings["compile"] = "torch.compile"
+
+    def loss(self, kind: str) -> Tensor:
+        if kind == "mean":
+            return self._built.mean_loss(self._inputs)
+        return self._built.own_loss(self._inputs)
+
+    def outputs(self) -> list[Tensor]:
+        out = self._built.forward(self._inputs)
+        return self._built.differentiable(out) if torch.is_grad_enabled() else []
+
+    def infer(self, *, cache: bool) -> object:
+        inputs = self._inputs
+        if self._built.inference is not None:
+            inputs = self._built.inference(inputs, cache)
+        elif cache:
+            raise InputError("eval.cache: the model has no keys and values to keep (use_cache)")
+        return self._built.forward(inputs)
+
+    def check(self) -> None:
+        """Have nothing to look at."""
+
+
+def _in_dtype(inputs: Any, dtype: str) -> Any:
+    """Return inputs with numbers of 32 bits turned into a module's dtype; others stay."""
+    if dtype == "float32":
+        return inputs
+    if isinstance(inputs, Tensor):
+        wide = inputs.dtype is torch.float32
+        return inputs.to(getattr(torch, dtype)) if wide else inputs
+    if isinstance(inputs, Mapping):
+        return {key: _in_dtype(value, dtype) for key, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return type(inputs)(_in_dtype(value, dtype) for value in inputs)
+    return inputs
+
+
+def _is_fake(module: nn.Module) -> bool:
+    parameter = next(module.parameters(), None)
+    return isinstance(parameter, FakeTensor)
+
+
+def _autocast(train: Training, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a forward pass runs in fewer bits."""
+    if train.autocast == "none":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, train.autocast))
+
+
 def _language_model(
     case: Case, device: torch.device, host: torch.device | None
 ) -> ReformerLM | PeerModel:
@@ -164,15 +358,17 @@ def _language_model(
     match case.implementation:
         case "native":
             model = (
-                ReformerLM(case.model)
+                ReformerLM(case.config)
                 if case.checkpoint is None
-                else load_checkpoint(Path(case.checkpoint), case.model)
+                else load_checkpoint(Path(case.checkpoint), case.config)
             )
             return model.place(device, host=host)
         case "reformer-pytorch":
-            return ReformerPytorchLM(case.model, case.length).to(device)
+            return ReformerPytorchLM(case.config, case.length).to(device)
         case "transformers":
-            return TransformersLM(case.model, case.length).to(device)
+            return TransformersLM(case.config, case.length).to(device)
+        case "target":
+            raise AssertionError("a target is built from its own code")
 
 
 def _language_model_settings(case: Case, model: ReformerLM | PeerModel) -> dict[str, str]:
@@ -188,21 +384,30 @@ def _tokens(case: Case, device: torch.device) -> tuple[Tensor, Tensor]:
     """Draw seeded random tokens and, one place on, their targets: [B, L] int64 each."""
     generator = torch.Generator().manual_seed(case.seed)
     shape = (case.batch, case.length + 1)
-    tokens = torch.randint(case.model.vocab_size, shape, generator=generator)
+    tokens = torch.randint(case.config.vocab_size, shape, generator=generator)
     return tokens[:, :-1].contiguous().to(device), tokens[:, 1:].contiguous().to(device)
 
 
-def _optimizer(case: Case, model: nn.Module) -> torch.optim.Optimizer | None:
-    match case.optimizer:
-        case "adam":
-            return torch.optim.Adam(model.parameters(), lr=1e-4)
-        case "adafactor":
-            return torch.optim.Adafactor(model.parameters())
-        case "none":
-            return None
+def _optimizer(case: Case, module: nn.Module) -> torch.optim.Optimizer | None:
+    """Make the case's optimizer; None where there is none.
 
-
-def _check_streams(model: ReformerLM | PeerModel) -> None:
-    """After the phases, which must not wait for the host: was the step's result a true one?"""
-    if isinstance(model, ReformerLM):
-        model.check_streams()
+    Raises InputError where torch has none of that name, or refuses an argument or a parameter.
+    """
+    if case.optimizer == "none":
+        return None
+    name, given = OPTIMIZERS[case.optimizer], dict(case.train.optimizer_args)
+    kind = getattr(torch.optim, name, None)
+    if kind is None:
+        raise InputError(f"torch {torch.__version__} has no optimizer {name}")
+    if case.optimizer != "adafactor":
+        # Small, so that random targets don't drive a model apart; it decides nothing measured.
+        given.setdefault("lr", 1e-4)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        return None
+    try:
+        optimizer: torch.optim.Optimizer = kind(parameters, **given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        words = ", ".join(f"{key}={value!r}" for key, value in case.train.optimizer_args.items())
+        raise InputError(f"train.optimizer {name}({words}): {error}") from None
+    return optimizer

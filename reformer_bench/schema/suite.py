@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     create_model,
     field_validator,
     model_validator,
 )
 
-from reformer_bench.schema.case import DeviceKind, Implementation, Optimizer, Seed, Workload
+from reformer_bench.schema.case import DeviceKind, Seed, Workload
 from reformer_bench.schema.errors import InputError, did_you_mean, read_text, validated
-from reformer_bench.schema.model import PRESETS, ModelConfig
+from reformer_bench.schema.model import PRESETS, Dtype, ModelConfig
+from reformer_bench.schema.target import TargetName, parse_target, placed_target
+from reformer_bench.schema.training import Evaluation, Optimizer, TrainTable
 from reformer_bench.schema.units import parse_lengths
 
 
@@ -77,11 +80,25 @@ Workloads = Annotated[tuple[Workload, ...], Field(min_length=1), BeforeValidator
 
 
 class Variant(_Table):
-    """A model of a suite: a preset, fields on top of it, and whose code runs it."""
+    """A model of a suite: a preset, fields on top of it, and whose code runs it; or anybody's model
+    by its target.
+    """
 
     preset: str | None = None
-    implementation: Implementation = "native"
+    implementation: Literal["native", "reformer-pytorch", "transformers"] = "native"
     model: ModelTable = Field(default_factory=ModelTable)
+    model_from: str | None = None
+    """A target, as ``--model`` takes it. A file's path begins at the suite's own folder."""
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    """Arguments of the target's factory."""
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    """Fields of the configuration of a target that is a type of transformers' models."""
+    dtype: Dtype | None = None
+    """What a target's parameters are turned into; None leaves them as they are built."""
+    train: TrainTable = TrainTable()
+    """What is set above the suite's own ``train``."""
+    eval: Evaluation = Evaluation()
+    """What is set above the suite's own ``eval``."""
 
     @field_validator("preset")
     @classmethod
@@ -91,6 +108,31 @@ class Variant(_Table):
                 f"not a preset{did_you_mean(name, PRESETS)} (allowed: {', '.join(PRESETS)})"
             )
         return name
+
+    @model_validator(mode="after")
+    def _target_or_own(self) -> Variant:
+        if self.model_from is None:
+            for key in ("args", "config", "dtype"):
+                if getattr(self, key):
+                    raise ValueError(f"{key!r} needs 'model_from'")
+            return self
+        try:
+            name = parse_target(self.model_from, option="model_from")
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        for key in ("preset", "implementation", "model"):
+            if key in self.model_fields_set and (key != "model" or fields_of(self.model)):
+                raise ValueError(f"'model_from' and {key!r} exclude each other: give one of them")
+        if name.runs_code and self.config:
+            raise ValueError("'config' is for hf: targets; a factory's arguments are 'args'")
+        if not name.runs_code and self.args:
+            raise ValueError("'args' is for a factory's arguments; an hf: target has 'config'")
+        return self
+
+    @property
+    def target(self) -> TargetName | None:
+        """The target; None for a model of this package or of a peer."""
+        return None if self.model_from is None else parse_target(self.model_from)
 
 
 class DeviceTable(_Table):
@@ -140,6 +182,10 @@ class Suite(_Table):
     tokens: Count | None = None
     """How many tokens a step has, the same at every length: batch = tokens / length."""
     optimizer: Optimizer = "adam"
+    train: TrainTable = TrainTable()
+    """How training runs, for every variant."""
+    eval: Evaluation = Evaluation()
+    """How inference runs, for every variant."""
     seed: Seed = 0
     variants: Annotated[dict[str, Variant], Field(min_length=1)] = Field(default_factory=dict)
     baseline_variant: str | None = None
@@ -197,7 +243,16 @@ def load_suite(path: Path) -> Suite:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: is not TOML: {error}") from None
+    for variant in _tables(data.get("variants")):
+        if isinstance(variant.get("model_from"), str):
+            variant["model_from"] = placed_target(variant["model_from"], path.parent)
     return validated(Suite, data, where=str(path))
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    """Return the tables in what is to be a table of tables; what isn't one is said later."""
+    tables = value.values() if isinstance(value, dict) else ()
+    return [table for table in tables if isinstance(table, dict)]
 
 
 def suite_folder() -> Path:

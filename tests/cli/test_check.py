@@ -75,8 +75,8 @@ def test_improvements_and_new_cases_are_0(run, files):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "either RUN or --suite"),
-        (("run", "--suite", "ci"), "either RUN or --suite"),
+        ((), "either RUN, or --suite or --model"),
+        (("run", "--suite", "ci"), "either RUN, or --suite or --model"),
         (("nothing", "--baseline", "nothing.json"), "cannot be read"),
         (("--suite", "ci", "--baseline", "nothing.json"), "cannot be read"),
         (("--suite", "smoek"), "did you mean 'smoke'"),

@@ -73,7 +73,7 @@ def test_the_case_timeout_holds_on_every_device():
         ("variants.reformr.model.n_hashes=3", "no variant 'reformr', did you mean 'reformer'?"),
         ("variants.reformer.model.n_hashes=0", "--set: variants.reformer.model.n_hashes = 0"),
         ("name.x=1", "--set: 'name.x' is no key: 'name' is not a table"),
-        ("optimizer=sgd", "--set: optimizer = 'sgd': input should be 'adam'"),
+        ("optimizer=adm", "--set: optimizer = 'adm': not an optimizer, did you mean 'Adam'?"),
     ],
     ids=lambda text: text.partition(":")[0],
 )

@@ -76,7 +76,7 @@ def test_without_an_optimizer_there_is_no_such_phase():
 def test_the_seed_decides_parameters_and_data():
     def tensors(seed: int):
         made = build_workload(case(length=48, seed=seed), CPU)
-        return [*made.module.parameters(), made._tokens_BL, made._targets_BL]
+        return [*made.module.parameters(), made._task._tokens_BL, made._task._targets_BL]
 
     assert all(torch.equal(a, b) for a, b in zip(tensors(1), tensors(1), strict=True))
     assert not torch.equal(tensors(1)[-1], tensors(2)[-1])
@@ -84,8 +84,8 @@ def test_the_seed_decides_parameters_and_data():
 
 def test_targets_are_the_tokens_one_place_on():
     made = build_workload(case(length=48, batch=2), CPU)
-    assert made._tokens_BL.shape == made._targets_BL.shape == (2, 48)
-    assert torch.equal(made._tokens_BL[:, 1:], made._targets_BL[:, :-1])
+    assert made._task._tokens_BL.shape == made._task._targets_BL.shape == (2, 48)
+    assert torch.equal(made._task._tokens_BL[:, 1:], made._task._targets_BL[:, :-1])
 
 
 @pytest.mark.parametrize("variant", ["reformer", "transformer", "flash-transformer"])

@@ -65,7 +65,7 @@ def test_tokens_fix_the_product_of_batch_and_length():
         ({"device": {"cpu": {"min_samples": 50}}}, "min_samples = 50 is more than max_samples"),
         ({"tokens": 4, "batches": 3}, "'batches' and 'tokens' exclude each other"),
         ({"batches": "1,0"}, "batches.1 = '0'"),
-        ({"workloads": ["train"]}, "'train_step', 'forward' or 'attention'"),
+        ({"workloads": ["train"]}, "'train_step', 'forward', 'eval' or 'attention'"),
         ({"lengths": "512..x"}, "lengths = '512..x': 'x' is not a sequence length"),
         ({"baseline_variant": "x"}, "baseline_variant = 'x' is not a variant (allowed: "),
         ({"name": "no spaces"}, "name = 'no spaces'"),

@@ -72,7 +72,9 @@ def varies_combinations(group: Group) -> bool:
 
     Of two switches at least, with more than half of all combinations of their values there.
     """
-    models = [record.case.model for record in group.records]
+    if any(record.case.target for record in group.records):
+        return False
+    models = [record.case.config for record in group.records]
     sizes = ("n_layers", "d_model", "d_ff", "n_heads", "vocab_size", "n_hashes")
     alike = all(len({getattr(model, size) for model in models}) == 1 for size in sizes)
     combinations = {_switches(record) for record in group.records}
@@ -88,8 +90,7 @@ def varies_combinations(group: Group) -> bool:
 
 def spots(group: Group) -> list[Spot]:
     """Return the measured variants of a group."""
-    models = [record.case.model for record in group.records]
-    labelled = zip(group.records, differences(models, ()), strict=True)
+    labelled = zip(group.records, differences(group.records, ()), strict=True)
     return [spot for record, label in labelled if (spot := _spot(record, label)) is not None]
 
 
@@ -130,7 +131,7 @@ def tradeoff_figure(group: Group) -> Figure | None:
 
 
 def _switches(record: Record) -> tuple[str, str, bool]:
-    model = record.case.model
+    model = record.case.config
     return "+".join(model.attention), str(model.residual), model.ff_chunks > 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -62,8 +62,13 @@ _FOLLOWS = {
 """Fields that are left unsaid where another one differs that they go with."""
 
 
-def differences(models: Sequence[ModelConfig], unsaid: Collection[str | None]) -> list[str]:
-    """Say of each model all fields in which some of the models differ, but for ``unsaid`` ones."""
+def differences(records: Sequence[Record], unsaid: Collection[str | None]) -> list[str]:
+    """Say of each record's model all fields in which some of the models differ, but for ``unsaid``
+    ones; of targets nothing, since they are other people's models under names of their own.
+    """
+    if any(record.case.target for record in records):
+        return [""] * len(records)
+    models = [record.case.config for record in records]
     others = [name for name in ModelConfig.model_fields if name not in _WORDS]
     names = [
         name
@@ -97,7 +102,8 @@ class Axis:
         """Return the record's size."""
         if self.field is None:
             return record.case.length
-        return int(getattr(record.case.model, self.field))
+        # A target is one size of its kind.
+        return 0 if record.case.target else int(getattr(record.case.config, self.field))
 
 
 LENGTH = Axis("length", "sequence length", None, lambda n: f"{format_tokens(n)} tokens")
@@ -219,8 +225,9 @@ def _readable(title: str, series: list[Series]) -> list[Facet]:
     for switch in ("attention", "residual", "ff_chunks"):
         parts: dict[str, list[Series]] = {}
         for one in series:
-            value = getattr(one.records[0].case.model, switch)
-            words = "+".join(value) if switch == "attention" else str(value)
+            case = one.records[0].case
+            value = "other" if case.target else getattr(case.config, switch)
+            words = str(value) if isinstance(value, str | int) else "+".join(value)
             parts.setdefault(f"{switch} {words}".replace("_", "-"), []).append(one)
         if len(parts) > 1 and all(len(part) <= MOST_CURVES for part in parts.values()):
             break
@@ -243,10 +250,12 @@ def _n_along(group: Group, axis: Axis) -> int:
     return len(set(along))
 
 
-def _rest(record: Record, axes: Iterable[Axis]) -> tuple[str, ModelConfig]:
+def _rest(record: Record, axes: Iterable[Axis]) -> Hashable:
     """Return all that decides what is run, but for some sizes."""
+    if record.case.target:
+        return record.case.variant
     plain = {axis.field: 1 for axis in axes if axis.field is not None}
-    return record.case.implementation, record.case.model.model_copy(update=plain)
+    return record.case.implementation, record.case.config.model_copy(update=plain)
 
 
 def _shared_name(records: Sequence[Record], axes: Sequence[Axis]) -> str:
@@ -273,7 +282,7 @@ def _labels(found: Sequence[tuple[str, Sequence[Record]]], axes: Sequence[Axis])
     list of everything in which the models of a suite for all switches differ.
     """
     fields = {axis.field for axis in axes}
-    everyone = differences([records[0].case.model for _, records in found], fields)
+    everyone = differences([records[0] for _, records in found], fields)
     labels = []
     for (name, records), words in zip(found, everyone, strict=True):
         variants = {record.case.variant for record in records}
