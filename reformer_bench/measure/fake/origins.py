@@ -1,0 +1,352 @@
+"""ExplainedLedger knows where each storage of a fake recording comes from: operator, line, module.
+
+Only recordings that are to be explained have one. It looks on: the events are those of any ledger.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from reformer_bench.measure import profile
+from reformer_bench.measure.fake.ledger import StorageLedger
+
+
+class Line(NamedTuple):
+    """A line of Python, and the function that it stands in."""
+
+    path: str
+    number: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{shown_path(self.path)}:{self.number}"
+
+
+class Site(NamedTuple):
+    """Where an operator was called."""
+
+    module: str
+    line: Line | None
+    """The innermost line outside PyTorch; in a backward pass that of the forward operator."""
+    your_line: Line | None
+    """Where ``line`` is in an installed package: the innermost line outside of any."""
+    backward_of: Any = None
+    """The forward operator whose gradient is computed; None where it isn't a gradient's."""
+    recomputed: bool = False
+    """Whether a backward pass runs a part of the forward pass again."""
+
+
+class Origin(NamedTuple):
+    """What a storage is, and how it came about."""
+
+    operator: Any
+    """An operator, or words where no operator made it."""
+    site: Site
+    shape: tuple[int, ...] | None = None
+    """None for what isn't a tensor."""
+    dtype: torch.dtype | None = None
+    inside: bool = False
+    """Whether the operator holds it inside, and frees it before it returns."""
+
+
+Parts = tuple[tuple[Origin, int], ...]
+"""What work that was followed once held at its highest point, with the bytes of each."""
+
+NOWHERE = Site("", None, None)
+"""Of what no code is known that made it."""
+_UNKNOWN = Origin("unknown", NOWHERE)
+
+
+class ExplainedLedger(StorageLedger):
+    """A ledger that knows of each storage what it is and where it comes from."""
+
+    def __init__(self, taken_bytes: Callable[[int], int]) -> None:
+        super().__init__(taken_bytes)
+        self.origins: list[Origin | Parts] = []
+        """By the number of each storage; parts where work that was followed once is written."""
+        self.names: dict[int, str] = {}
+        """Dotted names of parameters, buffers, gradients and optimizer state, by the storages'
+        numbers."""
+        self._operator: Any = None
+        self._site: Site | None = None
+        """Where the operator that runs was called; found out when it is first asked for."""
+        self._seen: Tensor | None = None
+        """What is being looked at."""
+        self._inside = False
+        """Whether the bytes that are written next are held inside an operator."""
+        self._next: Parts | None = None
+        """What the bytes consist of that are written next."""
+        self._stretch: Parts = ()
+        """What the stretch that ended last held at its highest point."""
+        self._known: dict[Hashable, tuple[str, Parts]] = {}
+        """What work that was followed once held, and the place where it was followed."""
+        self._running: list[str] = []
+        """The submodules whose forward pass runs, the innermost last."""
+        self._parameters: dict[nn.Parameter, str] = {}
+        """The names of the module's parameters, while a step runs."""
+        self._forward: dict[int, tuple[Any, Site]] = {}
+        """The operator and the site of each autograd node, by its sequence number."""
+
+    def begin(self, operator: Any) -> None:
+        """Note which operator runs, and where, if it has made an autograd node."""
+        self._operator, self._site = operator, None
+        if torch.is_grad_enabled():
+            # The node is made before the operator is dispatched, so its number is the last.
+            number = torch.autograd._get_sequence_nr() - 1
+            if number not in self._forward:
+                self._forward[number] = (operator, self._here())
+
+    def see(self, tensor: Tensor) -> None:
+        """Write the birth of a tensor's storage, if it is new; of a resized one, the change."""
+        self._seen = tensor
+        super().see(tensor)
+        self._seen = None
+
+    def stop(self) -> int | None:
+        """End the stretch as any ledger does, with what it held at its highest point."""
+        self._next = self._stretch = self._highest(self._stretches[-1].first_event)
+        height = super().stop()
+        self._next = None
+        return height
+
+    def keep(self, key: Hashable) -> None:
+        """Keep, for other places, what the work held that has just been followed."""
+        self._known[key] = (self.place, self._stretch)
+
+    def bump(self, n_bytes: int) -> None:
+        """Write bytes that come and go at once: what an operator holds inside."""
+        self._inside = True
+        super().bump(n_bytes)
+        self._inside = False
+
+    def bump_again(self, key: Hashable, n_bytes: int) -> None:
+        """Write what work holds that was followed before, as it would be at this place."""
+        before, parts = self._known[key]
+        if before != self.place:
+            parts = tuple((_moved(origin, before, self.place), size) for origin, size in parts)
+        self._next = parts
+        self.bump(n_bytes)
+        self._next = None
+
+    @contextmanager
+    def watch(self, module: nn.Module) -> Iterator[None]:
+        """Know, during a step, the module that runs, and whose the named tensors are."""
+        modules = {id(part): name for name, part in module.named_modules() if name}
+        self._parameters = {parameter: name for name, parameter in module.named_parameters()}
+        self._name([*module.named_parameters(), *module.named_buffers()])
+
+        def enter(part: nn.Module, _: Any) -> None:
+            if id(part) in modules:
+                self._running.append(modules[id(part)])
+
+        def leave(part: nn.Module, *_: Any) -> None:
+            if id(part) in modules and self._running:
+                self._running.pop()
+
+        def stepped(optimizer: Optimizer, *_: Any) -> None:
+            for parameter, state in optimizer.state.items():
+                owner = self._parameters.get(parameter)
+                if owner is not None:
+                    self._name([(f"{owner}[{key}]", value) for key, value in state.items()])
+
+        hooks = (
+            register_module_forward_pre_hook(enter),
+            register_module_forward_hook(leave, always_call=True),
+            register_optimizer_step_post_hook(stepped),
+        )
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self._parameters = {}
+            # No backward pass goes beyond its step.
+            self._forward.clear()
+
+    def name_gradients(self) -> None:
+        """Know whose gradients there are."""
+        self._name([(name, parameter.grad) for parameter, name in self._parameters.items()])
+
+    def _name(self, named: Iterable[tuple[str, Any]]) -> None:
+        for name, tensor in named:
+            number = self.number_of(tensor) if isinstance(tensor, Tensor) else None
+            if number is not None:
+                self.names.setdefault(number, name)
+
+    def _born(self, n_bytes: int) -> int:
+        self.origins.append(self._next or self._origin())
+        return super()._born(n_bytes)
+
+    def _origin(self) -> Origin:
+        if self._operator is None:
+            return _UNKNOWN
+        if self._seen is None:
+            return Origin(self._operator, self._here(), inside=self._inside)
+        return Origin(self._operator, self._here(), tuple(self._seen.shape), self._seen.dtype)
+
+    def _highest(self, first_event: int) -> Parts:
+        """Return what was born since an event and lived at the highest point since."""
+        deltas = self.deltas[first_event:]
+        live = highest = 0
+        peak = -1
+        for event, delta in enumerate(deltas):
+            live += delta
+            if live > highest:
+                highest, peak = live, event
+        alive: dict[int, int] = {}
+        for event in range(peak + 1):
+            number = self.numbers[first_event + event]
+            if deltas[event] > 0:
+                alive[number] = deltas[event]
+            else:
+                alive.pop(number, None)
+        return tuple(
+            part for number, size in alive.items() for part in parts_of(self.origins[number], size)
+        )
+
+    def _here(self) -> Site:
+        if self._site is None:
+            self._site = self._called_at()
+        return self._site
+
+    def _called_at(self) -> Site:
+        line, your_line, in_backward = _lines()
+        inner = self._running[-1] if self._running else ""
+        module = inner if inner.startswith(self.place) else self.place
+        if not in_backward:
+            return Site(module, line, your_line)
+        operator, forward = self._forward_of(torch._C._current_autograd_node())
+        if line is None:
+            return forward._replace(backward_of=operator)
+        # Python code that autograd calls computes gradients, unless it asks for a graph of them.
+        return Site(
+            module or forward.module,
+            line,
+            your_line if your_line is not None else forward.your_line,
+            recomputed=torch.is_grad_enabled(),
+        )
+
+    def _forward_of(self, node: Any) -> tuple[Any, Site]:
+        """Return the operator and site that made an autograd node, as far as they are known."""
+        if node is None:
+            return None, NOWHERE
+        found = self._forward.get(node._sequence_nr())
+        if found is not None:
+            return found
+        # A parameter's gradient is added up by a node that no operator has made.
+        owner = self._parameters.get(getattr(node, "variable", None), "")
+        return node.name().rpartition("::")[2], Site(owner.rpartition(".")[0], None, None)
+
+
+def parts_of(origin: Origin | Parts, size: int) -> Parts:
+    """Return what a storage of so many bytes consists of: itself, where it is a single one."""
+    return ((origin, size),) if isinstance(origin, Origin) else origin
+
+
+def _moved(origin: Origin, before: str, now: str) -> Origin:
+    """Return the origin of the same work in another place of the model."""
+    module = origin.site.module
+    if module != before and not module.startswith(f"{before}."):
+        return origin
+    return origin._replace(site=origin.site._replace(module=now + module[len(before) :]))
+
+
+# Frames
+
+
+class _Code(Enum):
+    """Whose code a file is."""
+
+    PASSED_OVER = auto()
+    """PyTorch's, Python's own, and this package's probes."""
+    INSTALLED = auto()
+    """A package's, as models of this package are too, wherever it lies."""
+    OWN = auto()
+    CALLER = auto()
+    """What runs a step: further out are the callers of a prediction."""
+
+
+_ENGINE = "_engine_run_backward"
+_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
+_TORCH = str(Path(torch.__file__).parent) + os.sep
+_PROBES = str(Path(__file__).parents[1]) + os.sep
+_PACKAGE = str(Path(__file__).parents[2]) + os.sep
+_PYTHON = str(Path(functools.__file__).parent) + os.sep
+
+
+@functools.lru_cache(maxsize=4096)
+def _code(path: str) -> _Code:
+    if path == profile.__file__:
+        return _Code.CALLER
+    if path.startswith((_TORCH, _PROBES, "<frozen ", "<eval_with_key>")):
+        return _Code.PASSED_OVER
+    if path.startswith(_PACKAGE) or _INSTALLED.match(path):
+        return _Code.INSTALLED
+    return _Code.PASSED_OVER if path.startswith(_PYTHON) else _Code.OWN
+
+
+def _lines() -> tuple[Line | None, Line | None, bool]:
+    """Return the innermost line outside PyTorch, the innermost of nobody's package where that is
+    another, and whether autograd's engine has called the code.
+
+    What has called the engine says nothing about an operator that it runs.
+    """
+    line: Line | None = None
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        whose = _code(code.co_filename)
+        if whose is _Code.PASSED_OVER:
+            if code.co_name == _ENGINE:
+                return line, None, True
+        elif whose is _Code.CALLER:
+            break
+        elif whose is _Code.OWN:
+            own = Line(code.co_filename, frame.f_lineno, code.co_name)
+            return line or own, None if line is None else own, _under_engine(frame)
+        elif line is None:
+            line = Line(code.co_filename, frame.f_lineno, code.co_name)
+        frame = frame.f_back
+    return line, None, False
+
+
+def _under_engine(frame: FrameType | None) -> bool:
+    """Say whether autograd's engine has called a frame."""
+    if torch._C._current_autograd_node() is None:
+        return False
+    while frame is not None:
+        if frame.f_code.co_name == _ENGINE:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def shown_path(path: str) -> str:
+    """Return a path as people know it: of a package from its name on, else relative to the current
+    folder where that is shorter.
+    """
+    if path.startswith(_PACKAGE):
+        return os.path.relpath(path, Path(_PACKAGE).parent)
+    found = _INSTALLED.match(path)
+    if found is not None:
+        return path[found.end() :]
+    if path.startswith("<"):
+        return path
+    return min(path, os.path.relpath(path), key=len)
