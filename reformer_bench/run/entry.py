@@ -45,7 +45,7 @@ def predict(cases: list[Case], profile: str | None) -> list[Prediction | NotPred
     found: list[Prediction | NotPredicted] = []
     for case in cases:
         try:
-            found.append(predict_case(case, profile=device))
+            found.append(predict_case(case, profile=device, explain=True))
         except Exception as error:
             # One case's failure is its own record, whatever went wrong.
             text = " ".join(str(error).split())

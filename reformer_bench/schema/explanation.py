@@ -1,25 +1,27 @@
-"""An explanation says what fills memory at a predicted peak, and where in the step the peak lies."""
+"""An explanation says what fills memory at a predicted peak, and where in a step the peak lies."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from reformer_bench.schema.phases import Phase
 
 Kind = Literal["parameters", "gradients", "optimizer", "activations", "temporaries"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
-HOLDERS_OF_A_RECORD: Final = 12
-"""How many groups of memory a record keeps; what the others hold is kept as a sum."""
+_MOST_KEPT: Final = 12
+_MOST_CHARACTERS: Final = 2400
+"""What of an explanation a record keeps: so many groups of memory, fewer where they'd be longer."""
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
-class _Code(BaseModel):
+class Code(BaseModel):
     """A place in the code, by what ran there. What isn't known or doesn't apply is left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -52,7 +54,7 @@ class _Code(BaseModel):
         }
 
 
-class Holder(_Code):
+class Holder(Code):
     """Tensors alike that are alive at a peak: of one kind, made at one place in the code."""
 
     held_bytes: int
@@ -72,7 +74,7 @@ class Holder(_Code):
         return ".".join(part for part in (self.module, self.tensor) if part)
 
 
-class Explanation(_Code):
+class Explanation(Code):
     """What fills a predicted peak, and what was running: the operator whose memory was the last
     that the peak needed, its line and its module.
     """
@@ -98,6 +100,13 @@ class Explanation(_Code):
                 "rest_count": self.rest_count + sum(other.count for other in others),
             }
         )
+
+    def kept(self) -> Explanation:
+        """Return what of it a record keeps: the largest groups, in 2,400 characters of JSON."""
+        found = self.largest(_MOST_KEPT)
+        while len(found.model_dump_json()) > _MOST_CHARACTERS and found.holders:
+            found = self.largest(len(found.holders) - 1)
+        return found
 
 
 def merged(holders: Iterable[Holder]) -> list[Holder]:

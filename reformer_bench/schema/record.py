@@ -15,7 +15,7 @@ from typing import ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reformer_bench.schema.case import Case, DeviceKind
-from reformer_bench.schema.explanation import HOLDERS_OF_A_RECORD, Explanation
+from reformer_bench.schema.explanation import Explanation
 from reformer_bench.schema.phases import PHASES as PHASES
 from reformer_bench.schema.phases import Phase as Phase
 
@@ -449,9 +449,7 @@ class Prediction:
             update={
                 "predicted_peak_bytes": self.peak_bytes,
                 "predicted_places": self.places,
-                "predicted_explanation": None
-                if explanation is None
-                else explanation.largest(HOLDERS_OF_A_RECORD),
+                "predicted_explanation": None if explanation is None else explanation.kept(),
             }
         )
 

@@ -54,9 +54,7 @@ def _grouped(alive: list[tuple[Origin, int, Kind, str]]) -> list[Holder]:
     groups: dict[tuple[Origin, Kind, str], list[int]] = {}
     for origin, size, kind, name in alive:
         groups.setdefault((origin, kind, name), []).append(size)
-    holders = [
-        _holder(origin, kind, name, sizes) for (origin, kind, name), sizes in groups.items()
-    ]
+    holders = [_holder(origin, kind, name, sizes) for (origin, kind, name), sizes in groups.items()]
     return sorted(holders, key=lambda holder: -holder.held_bytes)
 
 

@@ -99,7 +99,7 @@ class ExplainedLedger(StorageLedger):
         """What work that was followed once held, and the place where it was followed."""
         self._running: list[str] = []
         """The submodules whose forward pass runs, the innermost last."""
-        self._parameters: dict[nn.Parameter, str] = {}
+        self._parameters: dict[Any, str] = {}
         """The names of the module's parameters, while a step runs."""
         self._forward: dict[int, tuple[Any, Site]] = {}
         """The operator and the site of each autograd node, by its sequence number."""

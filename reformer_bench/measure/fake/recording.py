@@ -36,10 +36,11 @@ from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from reformer_bench.measure.fake.autograd import adds_in_place, single_holder
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
-from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.explain import explanation_of
+from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.fake.origins import ExplainedLedger
+from reformer_bench.measure.fake.snapshot import snapshot_of
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
 from reformer_bench.measure.timeline import (
@@ -233,15 +234,22 @@ class FakeRecording(Recording):
         memory, peak = self.allocator_memory(), self.timeline.peak_of_step(WARM)
         if memory is None or peak is None:
             raise ValueError("expected the step to enter a phase ('forward'), it entered none")
-        return Prediction(
-            memory, self.flops[WARM], self.bytes_by_place(peak), self.explanation()
-        )
+        return Prediction(memory, self.flops[WARM], self.bytes_by_place(peak), self.explanation())
 
     def explanation(self) -> Explanation | None:
         """Return what is alive at the highest peak of the steps; None unless that was asked for."""
         if self._explained is None:
             return None
         return explanation_of(self.timeline, self._explained)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return every allocation and release as PyTorch's memory viewer reads them.
+
+        ValueError is raised for a recording that was not to be explained.
+        """
+        if self._explained is None:
+            raise ValueError("expected a recording with explain=True, which this one is not")
+        return snapshot_of(self.timeline, self._explained)
 
 
 class _Follower(TorchDispatchMode):
