@@ -11,7 +11,7 @@ from rich.console import Group as Stack
 from rich.text import Text
 
 from reformer_bench.report.fitted import Column, FittedTable, Row
-from reformer_bench.report.words import WORKLOADS
+from reformer_bench.report.words import WORKLOADS, outcome_words
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.explanation import (
     KINDS,
@@ -22,6 +22,7 @@ from reformer_bench.schema.explanation import (
     layer_of,
     merged,
 )
+from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import counted, format_bytes, format_tokens
 
 Grouping = Literal["tensor", "layer", "line", "kind"]
@@ -49,6 +50,20 @@ def explanation_table(
     )
 
 
+def explained_record(
+    record: Record, explanation: Explanation | None, note: str | None, grouping: Grouping, top: int
+) -> RenderableType:
+    """Show how a case ended, and what fills its predicted peak, or why that isn't known."""
+    title = Text(case_title(record.case), style="bold")
+    style = "red" if record.outcome.is_stop else "green"
+    ended = {Outcome.OK: "finished", Outcome.SKIPPED: "skipped"}.get(record.outcome)
+    title.append(f" · {record.case_id} · ", "default").append(ended or outcome_words(record), style)
+    lines = [Text(text, style="yellow") for text in (record.message, note) if text]
+    if explanation is None:
+        return Stack(title, *lines)
+    return Stack(title, *lines, *_body(explanation, grouping, top))
+
+
 def case_title(case: Case) -> str:
     """Say which case is explained."""
     return (
@@ -72,6 +87,10 @@ def grouped(explanation: Explanation, grouping: Grouping, top: int) -> dict[str,
         for name, group in groups
     ]
     return {**moment, "groups": rows, "rest_bytes": _left(explanation, groups)}
+
+
+def _body(explanation: Explanation, grouping: Grouping, top: int) -> list[RenderableType]:
+    return [_Moment(explanation), _TABLES[grouping](explanation, top)]
 
 
 class _Moment:
@@ -137,7 +156,8 @@ class _CodeTable:
         longest = max((len(row.lines(options.max_width)) for row in self.rows), default=0)
         in_one = room >= min(longest, 2 * _LEAST_PATH)
         head = self._figures(self.headers, widths)
-        yield Text(head + ("what made it".ljust(wide) + _GAP + "line" if in_one else ""), "dim")
+        head += f"{'what made it':{wide}}{_GAP}line" if in_one else ""
+        yield Text(head.rstrip(), "dim")
         for row in self.rows:
             figures = self._figures(row.figures, widths)
             if in_one:

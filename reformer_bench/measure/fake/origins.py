@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from enum import Enum, auto
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -271,35 +270,37 @@ def _moved(origin: Origin, before: str, now: str) -> Origin:
 # Frames
 
 
-class _Code(Enum):
-    """Whose code a file is."""
-
-    PASSED_OVER = auto()
-    """PyTorch's, Python's own, and this package's probes."""
-    INSTALLED = auto()
-    """A package's, as models of this package are too, wherever it lies."""
-    OWN = auto()
-    CALLER = auto()
-    """What runs a step: further out are the callers of a prediction."""
-
+_PASSED_OVER, _INSTALLED, _OWN, _CALLER = range(4)
+"""Whose code a file is: PyTorch's, Python's and this package's probes; a package's, as models of
+this package are too, wherever it lies; nobody's package; what runs a step, further out of which are
+the callers of a prediction. Plain numbers, because frames are looked at by the million."""
 
 _ENGINE = "_engine_run_backward"
-_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
+_PACKAGES = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _PROBES = str(Path(__file__).parents[1]) + os.sep
 _PACKAGE = str(Path(__file__).parents[2]) + os.sep
 _PYTHON = str(Path(functools.__file__).parent) + os.sep
 
+_codes: dict[str, int] = {}
 
-@functools.lru_cache(maxsize=4096)
-def _code(path: str) -> _Code:
+
+def _code(path: str) -> int:
+    """Return whose code a file is, and remember it."""
     if path == profile.__file__:
-        return _Code.CALLER
-    if path.startswith((_TORCH, _PROBES, "<frozen ", "<eval_with_key>")):
-        return _Code.PASSED_OVER
-    if path.startswith(_PACKAGE) or _INSTALLED.match(path):
-        return _Code.INSTALLED
-    return _Code.PASSED_OVER if path.startswith(_PYTHON) else _Code.OWN
+        found = _CALLER
+    elif path.startswith((_TORCH, _PROBES, "<frozen ", "<eval_with_key>")):
+        found = _PASSED_OVER
+    elif path.startswith(_PACKAGE) or _PACKAGES.match(path):
+        found = _INSTALLED
+    else:
+        found = _PASSED_OVER if path.startswith(_PYTHON) else _OWN
+    _codes[path] = found
+    return found
+
+
+# From a line's innermost frame to the dispatch of its operator lie at least so many of this file.
+_OWN_FRAMES = 5
 
 
 def _lines() -> tuple[Line | None, Line | None, bool]:
@@ -309,20 +310,25 @@ def _lines() -> tuple[Line | None, Line | None, bool]:
     What has called the engine says nothing about an operator that it runs.
     """
     line: Line | None = None
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(_OWN_FRAMES)
+    known = _codes
     while frame is not None:
         code = frame.f_code
-        whose = _code(code.co_filename)
-        if whose is _Code.PASSED_OVER:
+        path = code.co_filename
+        whose = known.get(path)
+        if whose is None:
+            whose = _code(path)
+        if whose == _PASSED_OVER:
             if code.co_name == _ENGINE:
                 return line, None, True
-        elif whose is _Code.CALLER:
-            break
-        elif whose is _Code.OWN:
-            own = Line(code.co_filename, frame.f_lineno, code.co_name)
+        elif whose == _INSTALLED:
+            if line is None:
+                line = Line(path, frame.f_lineno, code.co_name)
+        elif whose == _OWN:
+            own = Line(path, frame.f_lineno, code.co_name)
             return line or own, None if line is None else own, _under_engine(frame)
-        elif line is None:
-            line = Line(code.co_filename, frame.f_lineno, code.co_name)
+        else:
+            break
         frame = frame.f_back
     return line, None, False
 
@@ -344,7 +350,7 @@ def shown_path(path: str) -> str:
     """
     if path.startswith(_PACKAGE):
         return os.path.relpath(path, Path(_PACKAGE).parent)
-    found = _INSTALLED.match(path)
+    found = _PACKAGES.match(path)
     if found is not None:
         return path[found.end() :]
     if path.startswith("<"):
