@@ -113,7 +113,9 @@ def _explain(
     if case_id is not None:
         records = [record for record in records if record.case_id.startswith(case_id)]
         if not records:
-            raise InputError(f"--case: no case of what is shown has an id that starts {case_id!r}")
+            raise InputError(f"--case: no case that would be shown has an id from {case_id!r} on")
+        if len(records) > 1:
+            raise InputError(f"--case: {len(records)} cases have an id from {case_id!r} on")
     found = [(record, *_explanation(record, anew=case_id is not None)) for record in records]
     if output_format == "json":
         import json

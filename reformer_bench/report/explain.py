@@ -104,8 +104,10 @@ class _Moment:
         step = "a later step" if found.step == "warm" else "the first step"
         when = "build" if found.phase == "build" else f"{found.phase} phase of {step}"
         yield Text(f"{format_bytes(found.peak_bytes)} at the peak, in the {when}, reached by")
-        module = f" in {found.module}" if found.module else ""
-        yield Text(f"{_GAP}{_ran(found)}{module}")
+        ran, module = f"{_GAP}{_ran(found)}", f"in {found.module}" if found.module else ""
+        both = f"{ran} {module}"
+        lines = [both] if len(both) <= options.max_width else [ran, f"{_GAP}{module}"]
+        yield from (Text(line.rstrip()) for line in lines)
         for words, line in (("at", found.line), ("called from", found.your_line)):
             if line is not None:
                 room = options.max_width - len(f"{_GAP}{words} ")
@@ -219,10 +221,8 @@ def _by_line(explanation: Explanation, top: int) -> RenderableType:
         words = f"{_several(operators)} in {_several(modules)}" if modules else _several(operators)
         figures = (*_held(group.held_bytes, explanation), kinds, counted(group.count, "tensor"))
         rows.append(_CodeRow(figures, words, name))
-    left = _left(explanation, groups[:top])
-    count = explanation.rest_count + sum(group.count for _, group in groups[top:])
     headers = ("held", "share", "mostly", "tensors")
-    return _CodeTable(headers, rows, _rest(explanation, left, count))
+    return _CodeTable(headers, rows, _rest_of(explanation, groups, top))
 
 
 def _by_layer(explanation: Explanation, top: int) -> RenderableType:
@@ -248,9 +248,8 @@ def _by_kind(explanation: Explanation, top: int) -> RenderableType:
         words = f"{_what(most)}: {format_bytes(most.held_bytes)}"
         figures = (*_held(group.held_bytes, explanation), name, counted(group.count, "tensor"))
         rows.append(_CodeRow(figures, f"most by {words}", most.line))
-    left = _left(explanation, groups[:top])
     headers = ("held", "share", "kind", "tensors")
-    return _CodeTable(headers, rows, _rest(explanation, left, explanation.rest_count))
+    return _CodeTable(headers, rows, _rest_of(explanation, groups, top))
 
 
 _TABLES: dict[Grouping, Callable[[Explanation, int], RenderableType]] = {
@@ -301,6 +300,14 @@ def _rest(explanation: Explanation, rest_bytes: int, count: int) -> tuple[str, s
     if not rest_bytes:
         return None
     return (*_held(rest_bytes, explanation), counted(count, "other tensor"))
+
+
+def _rest_of(
+    explanation: Explanation, groups: Sequence[tuple[str, _Group]], top: int
+) -> tuple[str, str, str] | None:
+    """Return what there is besides the first groups."""
+    count = explanation.rest_count + sum(group.count for _, group in groups[top:])
+    return _rest(explanation, _left(explanation, groups[:top]), count)
 
 
 def _what(holder: Holder) -> str:

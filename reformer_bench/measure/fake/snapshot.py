@@ -30,7 +30,7 @@ def snapshot_of(timeline: Timeline, ledger: ExplainedLedger) -> dict[str, Any]:
     released at its place. A frame above those of the code says which operator it was, and one
     below them in which module.
     """
-    space, kinds = _AddressSpace(), timeline.kinds_by_birth()
+    space, kinds = AddressSpace(), timeline.kinds_by_birth()
     blocks: dict[int, list[Block]] = {}
     trace: list[dict[str, Any]] = []
     events = zip(timeline.address.tolist(), timeline.delta_bytes.tolist(), strict=True)
@@ -146,7 +146,7 @@ def _frames(origin: Origin, kind: str, name: str) -> list[Frame]:
     return frames
 
 
-class _AddressSpace:
+class AddressSpace:
     """Gives out addresses, each in the first gap that is large enough."""
 
     def __init__(self) -> None:
@@ -156,6 +156,7 @@ class _AddressSpace:
         """Address and bytes of each gap below the size, in order; no two touch."""
 
     def take(self, n_bytes: int) -> int:
+        """Return the address of so many bytes, which are in use from now on."""
         for place, (address, size) in enumerate(self._gaps):
             if size >= n_bytes:
                 left = [(address + n_bytes, size - n_bytes)] if size > n_bytes else []
@@ -170,6 +171,7 @@ class _AddressSpace:
         return address
 
     def give_back(self, address: int, n_bytes: int) -> None:
+        """Make bytes a gap again, one with the gaps that they touch."""
         place = bisect(self._gaps, (address,))
         before, after = self._gaps[:place][-1:], self._gaps[place : place + 1]
         start, end = address, address + n_bytes
