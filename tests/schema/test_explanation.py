@@ -14,7 +14,8 @@ from reformer_bench.schema.explanation import (
     merged,
 )
 from reformer_bench.schema.record import Memory, Prediction
-from tests.builders import explanation, prediction, record_of
+from reformer_bench.store import load_predictions, save_predictions
+from tests.builders import environment, explanation, prediction, record_of
 
 LONG = "a_package_with_a_long_name/models/something/modeling_something_long.py:1234"
 
@@ -117,3 +118,9 @@ def test_a_baseline_keeps_none():
     memory = one.memory.model_copy(update={"predicted_explanation": explanation()})
     (kept,) = baseline_of([one.model_copy(update={"memory": memory})]).cases
     assert kept.memory == one.memory
+
+
+def test_a_run_keeps_it_with_its_predictions(tmp_path):
+    known = Prediction(prediction().memory, 1, {}, explanation())
+    save_predictions(tmp_path, environment(), {"a": known})
+    assert load_predictions(tmp_path, environment()) == {"a": known}

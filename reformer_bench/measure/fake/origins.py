@@ -106,11 +106,10 @@ class ExplainedLedger(StorageLedger):
     def begin(self, operator: Any) -> None:
         """Note which operator runs, and where, if it has made an autograd node."""
         self._operator, self._site = operator, None
-        if torch.is_grad_enabled():
-            # The node is made before the operator is dispatched, so its number is the last.
-            number = torch.autograd._get_sequence_nr() - 1
-            if number not in self._forward:
-                self._forward[number] = (operator, self._here())
+        # A node is made before its operator is dispatched, so its number is the last.
+        number = torch.autograd._get_sequence_nr() - 1
+        if number not in self._forward:
+            self._forward[number] = (operator, self._here())
 
     def see(self, tensor: Tensor) -> None:
         """Write the birth of a tensor's storage, if it is new; of a resized one, the change."""

@@ -167,18 +167,34 @@ class Doubled(torch.autograd.Function):
         return wide[: len(grad)] * 2
 
 
+class Inner(nn.Module):
+    def forward(self, x):
+        return Doubled.apply(x)
+
+
+class Outer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+
+    def forward(self, x):
+        return self.inner(x)
+
+
 def test_a_backward_pass_written_in_python_is_told_by_its_own_line():
     def step(module, phase) -> None:
         x = torch.ones(ROWS, WIDTH, requires_grad=True)
         with phase("forward"):
-            y = Doubled.apply(x).sum()
+            y = module(x).sum()
         with phase("backward"):
             y.backward()
 
-    found = explained(lambda: nn.Linear(1, 1), step)
+    found = explained(Outer, step)
     (wide,) = made_by(found, "cat")
     assert source(wide.line) == "wide = torch.cat([grad] * 9)"
     assert wide.held_bytes == 9 * BYTES
+    # That of the forward pass: when the backward pass runs, no module does.
+    assert wide.module == "inner"
     assert not wide.recomputed
     assert wide.backward_of is None
 
