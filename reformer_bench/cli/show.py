@@ -152,15 +152,17 @@ def _explanation(record: Record, *, anew: bool) -> tuple[Explanation | None, str
     memory, case = record.memory, record.case
     if memory.predicted_explanation is not None:
         return memory.predicted_explanation, None
+    why = "no explanation: an older version made the record"
+    if memory.predicted_peak_bytes is None:
+        why = "no explanation: the case was not predicted when the record was made"
     if case.implementation != "native" or case.checkpoint is not None:
-        return None, "the record has no explanation, and models of others are not predicted here"
+        return None, f"{why}; models of others are not predicted here"
     if not anew:
-        short = record.case_id[:8]
-        return None, f"the record has no explanation; --case {short} predicts the case anew"
+        return None, f"{why}; --case {record.case_id[:8]} predicts it anew"
     from reformer_bench.run.predict import predict_case
 
     known = predict_case(case, explain=True)
-    note = "predicted anew by this version, because the record has no explanation"
+    note = "predicted anew by this version, because the record keeps no explanation"
     peak = memory.predicted_peak_bytes
     if peak is not None and peak != known.peak_bytes:
         note += f"; the record's own prediction is {peak:,} bytes, this one {known.peak_bytes:,}"

@@ -141,10 +141,13 @@ def test_what_cannot_be_explained_is_one_line(tmp_path: Path, options, words) ->
 def test_a_record_without_explanation_says_how_to_get_one(tmp_path: Path) -> None:
     ours, theirs = out_of_memory(64, False), out_of_memory(64, False, implementation="transformers")
     shown = explain(save(tmp_path / "run", [ours, theirs])).splitlines()
-    assert (
-        f"the record has no explanation; --case {ours.case_id[:8]} predicts the case anew" in shown
-    )
+    assert shown[2].endswith(f"made the record; --case {ours.case_id[:8]} predicts it anew")
     assert "models of others" in shown[-1]
+
+
+def test_a_record_of_a_run_without_predictions_says_so(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", [record_of(case(), peak=MIB)])
+    assert "the case was not predicted when the record was made" in explain(run)
 
 
 def test_a_model_of_ours_is_predicted_anew_and_others_are_not_run(tmp_path: Path) -> None:

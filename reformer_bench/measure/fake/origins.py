@@ -225,14 +225,17 @@ class ExplainedLedger(StorageLedger):
         return self._site
 
     def _called_at(self) -> Site:
-        line, your_line, in_backward = _lines()
+        line, your_line, in_backward, in_python = _lines()
         inner = self._running[-1] if self._running else ""
         module = inner if inner.startswith(self.place) else self.place
         if not in_backward:
             return Site(module, line, your_line)
         operator, forward = self._forward_of(torch._C._current_autograd_node())
+        if not in_python:
+            return forward._replace(backward_of=operator, recomputed=False)
         if line is None:
-            return forward._replace(backward_of=operator)
+            # PyTorch's own modules and functions, on behalf of the line that called them first.
+            line, your_line = forward.line, forward.your_line
         # Python code that autograd calls computes gradients, unless it asks for a graph of them.
         return Site(
             module or forward.module,
@@ -269,10 +272,11 @@ def _moved(origin: Origin, before: str, now: str) -> Origin:
 # Frames
 
 
-_PASSED_OVER, _INSTALLED, _OWN, _CALLER = range(4)
-"""Whose code a file is: PyTorch's, Python's and this package's probes; a package's, as models of
-this package are too, wherever it lies; nobody's package; what runs a step, further out of which are
-the callers of a prediction. Plain numbers, because frames are looked at by the million."""
+_DISPATCH, _PASSED_OVER, _INSTALLED, _OWN, _CALLER = range(5)
+"""Whose code a file is: what hands an operator to a dispatch mode; other code of PyTorch's, and
+Python's; a package's, as models of this package are too, wherever it lies; nobody's package; what
+runs a step, further out of which are the callers of a prediction. Plain numbers, because frames are
+looked at by the million."""
 
 _ENGINE = "_engine_run_backward"
 _PACKAGES = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
@@ -280,6 +284,9 @@ _TORCH = str(Path(torch.__file__).parent) + os.sep
 _PROBES = str(Path(__file__).parents[1]) + os.sep
 _PACKAGE = str(Path(__file__).parents[2]) + os.sep
 _PYTHON = str(Path(functools.__file__).parent) + os.sep
+_DISPATCHERS = tuple(
+    _TORCH + name for name in ("_compile.py", "_ops.py", "_dynamo", "utils/_python_dispatch.py")
+)
 
 _codes: dict[str, int] = {}
 
@@ -288,7 +295,9 @@ def _code(path: str) -> int:
     """Return whose code a file is, and remember it."""
     if path == profile.__file__:
         found = _CALLER
-    elif path.startswith((_TORCH, _PROBES, "<frozen ", "<eval_with_key>")):
+    elif path.startswith((_PROBES, *_DISPATCHERS)):
+        found = _DISPATCH
+    elif path.startswith((_TORCH, "<frozen ", "<eval_with_key>")):
         found = _PASSED_OVER
     elif path.startswith(_PACKAGE) or _PACKAGES.match(path):
         found = _INSTALLED
@@ -298,17 +307,30 @@ def _code(path: str) -> int:
     return found
 
 
+class _Lines(NamedTuple):
+    """What the frames of an operator say."""
+
+    line: Line | None
+    """The innermost outside PyTorch."""
+    your_line: Line | None
+    """Where that is in a package: the innermost outside of any."""
+    in_backward: bool
+    """Whether autograd's engine has called it, directly or not."""
+    in_python: bool
+    """Whether Python code has: the operator itself is not the engine's."""
+
+
 # From a line's innermost frame to the dispatch of its operator lie at least so many of this file.
 _OWN_FRAMES = 5
 
 
-def _lines() -> tuple[Line | None, Line | None, bool]:
-    """Return the innermost line outside PyTorch, the innermost of nobody's package where that is
-    another, and whether autograd's engine has called the code.
+def _lines() -> _Lines:
+    """Look at the frames from an operator outwards, to the engine or to what runs the step.
 
     What has called the engine says nothing about an operator that it runs.
     """
     line: Line | None = None
+    in_python = False
     frame: FrameType | None = sys._getframe(_OWN_FRAMES)
     known = _codes
     while frame is not None:
@@ -319,17 +341,20 @@ def _lines() -> tuple[Line | None, Line | None, bool]:
             whose = _code(path)
         if whose == _PASSED_OVER:
             if code.co_name == _ENGINE:
-                return line, None, True
+                return _Lines(line, None, True, in_python)
+            in_python = True
         elif whose == _INSTALLED:
+            in_python = True
             if line is None:
                 line = Line(path, frame.f_lineno, code.co_name)
         elif whose == _OWN:
             own = Line(path, frame.f_lineno, code.co_name)
-            return line or own, None if line is None else own, _under_engine(frame)
-        else:
+            yours = None if line is None else own
+            return _Lines(line or own, yours, _under_engine(frame), True)
+        elif whose == _CALLER:
             break
         frame = frame.f_back
-    return line, None, False
+    return _Lines(line, None, False, True)
 
 
 def _under_engine(frame: FrameType | None) -> bool:

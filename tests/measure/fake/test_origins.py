@@ -153,7 +153,28 @@ def test_recomputation_is_told_as_such_in_its_module():
         assert holder.kind == "temporaries"
         assert holder.module.startswith("blocks.")
         assert source(holder.line).startswith("return torch.tanh")
+    # The gradient of what was recomputed isn't recomputed itself.
+    assert not any(h.recomputed and h.backward_of for h in found.holders)
+    assert any(h.backward_of == "mul" for h in found.holders)
     assert not any(h.recomputed for h in explained(step=summed).holders)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recomputation_in_pytorch_s_own_modules_is_told_by_the_line_that_called_them(reentrant):
+    def step(module, phase) -> None:
+        x = torch.ones(ROWS, WIDTH, requires_grad=True)
+        with phase("forward"):
+            loss = checkpoint(module, x, use_reentrant=reentrant).sum()
+        with phase("backward"):
+            loss.backward()
+
+    found = explained(lambda: nn.Sequential(nn.Linear(WIDTH, 9 * WIDTH), nn.Softplus()), step)
+    (wide,) = made_by(found, "addmm")
+    assert wide.held_bytes == 9 * BYTES
+    assert wide.recomputed
+    assert wide.backward_of is None
+    assert wide.module == "0"
+    assert source(wide.line) == "loss = checkpoint(module, x, use_reentrant=reentrant).sum()"
 
 
 class Doubled(torch.autograd.Function):
