@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from reformer_bench.measure.fake.origins import ExplainedLedger, Origin, Parts, parts_of
+from reformer_bench.measure.fake.origins import NOWHERE, ExplainedLedger, Origin, parts_of
 from reformer_bench.measure.timeline import COLD, WARM, Peak, Timeline, known_phase
 from reformer_bench.schema.explanation import Explanation, Holder, Kind
 
@@ -22,31 +22,26 @@ def explanation_of(timeline: Timeline, ledger: ExplainedLedger) -> Explanation:
     peak, step = max(found, key=lambda one: (one[0].allocated_bytes, one[1]))
     assert peak.phase is not None
     alive = list(_alive_at(timeline, ledger, peak))
+    # The last that was born needed the last bytes; a step may have no memory at all.
+    last = alive[-1][0] if alive else Origin("nothing", NOWHERE)
     return Explanation(
         peak_bytes=peak.allocated_bytes,
         step="warm" if step == WARM else "cold",
         phase=known_phase(peak.phase),
         holders=tuple(_grouped(alive)),
-        **_code(_last_needed(timeline, ledger, peak)),
+        **_code(last),
     )
 
 
 def _alive_at(
     timeline: Timeline, ledger: ExplainedLedger, peak: Peak
 ) -> Iterator[tuple[Origin, int, Kind, str]]:
-    """Yield what is alive at a peak: origin, bytes, kind, and a dotted name where it has one."""
+    """Yield what is alive at a peak, in the order in which it was born: origin, bytes, kind, and a
+    dotted name where it has one.
+    """
     for number, size, kind in timeline.alive_at(peak):
         for origin, part in parts_of(ledger.origins[number], size):
             yield origin, part, cast(Kind, kind), ledger.names.get(number, "")
-
-
-def _last_needed(timeline: Timeline, ledger: ExplainedLedger, peak: Peak) -> Origin:
-    """Return the origin of what was born when the peak was reached.
-
-    Where that is work that was followed once, the last of its parts was.
-    """
-    origin: Origin | Parts = ledger.origins[int(timeline.address[peak.event])]
-    return parts_of(origin, 0)[-1][0]
 
 
 def _grouped(alive: list[tuple[Origin, int, Kind, str]]) -> list[Holder]:

@@ -250,6 +250,47 @@ def test_the_moment_of_the_peak_is_the_operator_that_reached_it():
     assert sum(h.held_bytes for h in found.holders if h.inside) == 50 * 70 * 4 + 50 * 4
 
 
+def test_a_peak_of_the_first_step_or_of_the_build_is_told_as_such():
+    seen: list[nn.Module] = []
+
+    def step(module, phase) -> None:
+        with phase("forward"):
+            torch.ones(1 if seen else ROWS)
+        seen.append(module)
+
+    first = explained(lambda: nn.Linear(1, 1), step)
+    assert (first.step, first.phase, first.peak_bytes) == ("cold", "forward", 4 * (2 + ROWS))
+
+    def build() -> nn.Module:
+        torch.ones(2 * ROWS)
+        return nn.Linear(1, 1)
+
+    built = explained(build, step)
+    assert (built.step, built.phase, built.operator) == ("cold", "build", "ones")
+    assert source(built.line) == "torch.ones(2 * ROWS)"
+
+
+def test_what_was_there_before_the_only_phase_is_explained():
+    def step(module, phase) -> None:
+        x = torch.ones(ROWS)
+        x * 2 * 2
+        with phase("forward"):
+            x.view(-1)
+
+    found = explained(nn.Identity, step)
+    assert [(h.operator, h.held_bytes) for h in found.holders] == [("ones", 4 * ROWS)]
+    assert found.operator == "ones"
+
+
+def test_a_step_without_memory_has_nothing_to_explain():
+    def step(module, phase) -> None:
+        with phase("forward"):
+            pass
+
+    found = explained(nn.Identity, step)
+    assert (found.peak_bytes, found.holders, found.operator) == (0, (), "nothing")
+
+
 def work(into: torch.Tensor) -> None:
     half = into[: ROWS // 2] * 2
     into.add_(torch.cat([half, half]).exp())
