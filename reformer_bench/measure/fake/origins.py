@@ -307,17 +307,10 @@ def _code(path: str) -> int:
     return found
 
 
-class _Lines(NamedTuple):
-    """What the frames of an operator say."""
-
-    line: Line | None
-    """The innermost outside PyTorch."""
-    your_line: Line | None
-    """Where that is in a package: the innermost outside of any."""
-    in_backward: bool
-    """Whether autograd's engine has called it, directly or not."""
-    in_python: bool
-    """Whether Python code has: the operator itself is not the engine's."""
+_Lines = tuple[Line | None, Line | None, bool, bool]
+"""What the frames of an operator say: the innermost line outside PyTorch; where that is in a
+package, the innermost outside of any; whether autograd's engine has called it, directly or not; and
+whether Python code has, so that the operator itself is not the engine's."""
 
 
 # From a line's innermost frame to the dispatch of its operator lie at least so many of this file.
@@ -341,7 +334,7 @@ def _lines() -> _Lines:
             whose = _code(path)
         if whose == _PASSED_OVER:
             if code.co_name == _ENGINE:
-                return _Lines(line, None, True, in_python)
+                return line, None, True, in_python
             in_python = True
         elif whose == _INSTALLED:
             in_python = True
@@ -350,11 +343,11 @@ def _lines() -> _Lines:
         elif whose == _OWN:
             own = Line(path, frame.f_lineno, code.co_name)
             yours = None if line is None else own
-            return _Lines(line or own, yours, _under_engine(frame), True)
+            return line or own, yours, _under_engine(frame), True
         elif whose == _CALLER:
             break
         frame = frame.f_back
-    return _Lines(line, None, False, True)
+    return line, None, False, True
 
 
 def _under_engine(frame: FrameType | None) -> bool:
@@ -372,6 +365,11 @@ def shown_path(path: str) -> str:
     """Return a path as people know it: of a package from its name on, else relative to the current
     folder where that is shorter.
     """
+    return _shown_path(path, os.getcwd())
+
+
+@functools.lru_cache(maxsize=4096)
+def _shown_path(path: str, folder: str) -> str:
     if path.startswith(_PACKAGE):
         return os.path.relpath(path, Path(_PACKAGE).parent)
     found = _PACKAGES.match(path)
@@ -379,4 +377,4 @@ def shown_path(path: str) -> str:
         return path[found.end() :]
     if path.startswith("<"):
         return path
-    return min(path, os.path.relpath(path), key=len)
+    return min(path, os.path.relpath(path, folder), key=len)
