@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import tell
 from reformer_bench.schema.case import Case
@@ -45,7 +47,10 @@ def predict(cases: list[Case], profile: str | None) -> list[Prediction | NotPred
     found: list[Prediction | NotPredicted] = []
     for case in cases:
         try:
-            found.append(predict_case(case, profile=device))
+            predicted = predict_case(case, profile=device, explain=True)
+            assert predicted.explanation is not None
+            # A record keeps no more of it, and a run has many cases.
+            found.append(replace(predicted, explanation=predicted.explanation.kept()))
         except Exception as error:
             # One case's failure is its own record, whatever went wrong.
             text = " ".join(str(error).split())
