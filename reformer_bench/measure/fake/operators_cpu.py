@@ -5,6 +5,7 @@ B batch, H heads, L length, D head width.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -20,6 +21,8 @@ from reformer_bench.measure.fake.half_precision import (
 from reformer_bench.measure.fake.operators_cpu_elementwise import FORMULAS as ELEMENTWISE
 from reformer_bench.measure.fake.operators_cpu_foreach import FORMULAS as FOREACH
 from reformer_bench.measure.fake.operators_cpu_index import FORMULAS as INDEX
+from reformer_bench.measure.fake.operators_cpu_loss import FORMULAS as LOSS
+from reformer_bench.measure.fake.operators_cpu_nothing import HOLDS_NOTHING
 from reformer_bench.measure.fake.operators_cpu_parts import (
     InternalBytes,
     contiguous_copies,
@@ -32,6 +35,29 @@ from reformer_bench.measure.fake.operators_cpu_reduce import FORMULAS as REDUCE
 _aten = torch.ops.aten
 TABLE_VERSION = "2.13"
 """The version of PyTorch whose source the formulas were read from."""
+
+
+def table_note(version: str = torch.__version__) -> str | None:
+    """Say that the table was read from another version of PyTorch than the one at hand; None where
+    it was read from this one (by major and minor number).
+    """
+    if version.split(".")[:2] == TABLE_VERSION.split("."):
+        return None
+    return (
+        f"what operators hold inside was read from PyTorch {TABLE_VERSION}'s source; this is "
+        f"{version}: `reformer-bench validate --operators` compares"
+    )
+
+
+@functools.cache
+def is_known(operator: Any) -> bool:
+    """Say whether what an operator holds was looked up: it has a formula, or was found to hold
+    nothing. A view holds nothing.
+    """
+    if operator.namespace == "prim" or operator.is_view:
+        return True
+    packet = operator.overloadpacket
+    return packet in _FORMULAS or packet in HOLDS_NOTHING
 
 
 def internal_bytes_on_cpu(
@@ -173,6 +199,7 @@ _FORMULAS: dict[Any, InternalBytes] = {
     **FOREACH,
     **REDUCE,
     **INDEX,
+    **LOSS,
     _aten.native_layer_norm: _copy_of_one,
     _aten._softmax: _copy_of_one,
     _aten._log_softmax: _copy_of_one,

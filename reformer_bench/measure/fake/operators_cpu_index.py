@@ -213,6 +213,8 @@ def _index_added(
     """
     if x.dtype not in HALF_DTYPES or x.dim() < 2 or alpha != 1 or index.dtype is torch.int32:
         return 0
+    if dim % x.dim() not in (0, x.dim() - 1):
+        return 0
     shape = [1] * x.dim()
     shape[dim] = index.numel()
     expanded = index.reshape(shape).expand(source.shape)
@@ -240,7 +242,7 @@ def _masked_scatter_backward(out: Tensor, /, dy: Tensor, mask: Tensor, sizes: An
     serially = (n_seen < GRAIN or threads == 1) and all(
         x.is_contiguous() and x.shape == shape for x in (dy, mask)
     )
-    return max(counting, tensor_bytes(out), 0 if serially else 16 * n_seen)
+    return int(max(counting, tensor_bytes(out), 0 if serially else 16 * n_seen))
 
 
 def _native_dropout_backward(out: Tensor, /, dy: Tensor, mask: Tensor, scale: float) -> int:

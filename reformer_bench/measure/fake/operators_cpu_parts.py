@@ -95,12 +95,12 @@ def copied_first(x: Tensor, result_bytes: int) -> int:
     return tensor_bytes(x) + max(0, transposing_bytes(x) - result_bytes)
 
 
-def thread_places(out: Tensor, x: Tensor, dtype: torch.dtype | None = None) -> int:
+def thread_places(out: Tensor, n_elements: int, dtype: torch.dtype | None = None) -> int:
     """Count the place that a reduction of many elements to one has for each thread
     (TensorIteratorReduce.cpp, two_pass_reduction).
     """
     threads = torch.get_num_threads()
-    if out.numel() != 1 or x.numel() < GRAIN or threads == 1:
+    if out.numel() != 1 or n_elements < GRAIN or threads == 1:
         return 0
     return threads * (dtype or out.dtype).itemsize
 

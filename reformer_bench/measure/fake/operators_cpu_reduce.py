@@ -6,6 +6,8 @@ Source: ReduceOps.cpp, ReduceAllOps.cpp, TensorIteratorReduce.cpp, Sorting.cpp.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,33 +31,32 @@ def _reduced(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
     """Count the copy in the result's dtype, and a full reduction's place for each thread (sum,
     prod, nansum, all, any, amax, amin).
     """
-    return converted_bytes(x, out.dtype) + thread_places(out, x)
+    return converted_bytes(x, out.dtype) + thread_places(out, x.numel())
 
 
-def _summed(out: Tensor, /, x: Tensor, dims: Any = None, *_: Any, **options: Any) -> int:
+def _summed(out: Tensor, /, x: Tensor, dims: Any = None, *_: Any, **__: Any) -> int:
     """Count, beside what each reduction holds, the float32 copy and sums of half precision where
     the summed dimensions don't lie as one (ReduceOps.cpp, should_use_acc_buffer).
     """
     if out.dtype not in HALF_DTYPES or _lies_as_one(x, dims):
         return _reduced(out, x)
     as_float = tensor_bytes(out, torch.float32) + converted_bytes(x, torch.float32)
-    return converted_bytes(x, out.dtype) + as_float + thread_places(out, x, torch.float32)
+    return converted_bytes(x, out.dtype) + as_float + thread_places(out, x.numel(), torch.float32)
 
 
 def _lies_as_one(x: Tensor, dims: Any) -> bool:
     """Say whether dimensions can be gone through with a single stride (TensorIterator.cpp,
     coalesce_dimensions).
     """
-    places = range(x.dim()) if not isinstance(dims, tuple | list) or not dims else dims
+    places: Sequence[int] = range(x.dim()) if not x.dim() or not dims else dims
     sizes = sorted((x.stride(place), x.shape[place]) for place in places if x.shape[place] != 1)
-    pairs = zip(sizes, sizes[1:], strict=False)
-    return all(size * stride == following for (stride, size), (following, _) in pairs)
+    return all(size * stride == following for (stride, size), (following, _) in pairwise(sizes))
 
 
 def _distance(out: Tensor, /, a: Tensor, b: Tensor, *_: Any) -> int:
     """Count the difference (Distance.cpp, dist)."""
     shape = torch.broadcast_shapes(a.shape, b.shape)
-    return math.prod(shape) * out.dtype.itemsize
+    return int(math.prod(shape) * out.dtype.itemsize)
 
 
 def _accumulated(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
@@ -64,14 +65,24 @@ def _accumulated(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
 
 
 def _mean(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
-    """Count a sum that is divided in place by a wrapped number; of half precision, a sum in
-    float32 of a copy in float32 (ReduceOps.cpp, mean_out).
+    return mean_bytes(out, x.numel(), x.dtype)
+
+
+def mean_bytes(out: Tensor, n_elements: int, dtype: torch.dtype) -> int:
+    """Count, for a mean of so many elements, a sum that is divided in place by a wrapped number; of
+    half precision, a sum in float32 of a copy in float32 (ReduceOps.cpp, mean_out).
     """
     half = out.dtype in HALF_DTYPES
-    dtype = torch.float32 if half else out.dtype
-    summing = converted_bytes(x, dtype) + thread_places(out, x, dtype)
-    own = tensor_bytes(out, dtype) if half else 0
-    return own + max(summing, wrapped_bytes(1, dtype))
+    summed = torch.float32 if half else out.dtype
+    copy = 0 if dtype == summed else n_elements * summed.itemsize
+    summing = copy + thread_places(out, n_elements, summed)
+    own = tensor_bytes(out, summed) if half else 0
+    return own + max(summing, wrapped_bytes(1, summed))
+
+
+def sum_bytes(out: Tensor, n_elements: int) -> int:
+    """Count what the sum of so many elements of the result's dtype, which lie in a row, holds."""
+    return thread_places(out, n_elements)
 
 
 def _spread(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
@@ -80,7 +91,7 @@ def _spread(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
     """
     if out.numel() != 1 or x.dtype in HALF_DTYPES or x.dtype.is_complex or not x.numel():
         return 0
-    return tensor_bytes(out) + max(thread_places(out, x), wrapped_bytes(1, out.dtype))
+    return tensor_bytes(out) + max(thread_places(out, x.numel()), wrapped_bytes(1, out.dtype))
 
 
 def _logsumexp(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
@@ -89,7 +100,7 @@ def _logsumexp(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
     """
     copy = converted_bytes(x, out.dtype)
     infinite = out.numel() + wrapped_bytes(1.0, out.dtype)
-    exponentials = tensor_bytes(x, out.dtype) + thread_places(out, x)
+    exponentials = tensor_bytes(x, out.dtype) + thread_places(out, x.numel())
     return copy + tensor_bytes(out) + max(exponentials, infinite)
 
 
@@ -100,9 +111,9 @@ def _count_nonzero(out: Tensor, /, x: Tensor, dim: Any = None) -> int:
     if dim is None or dim == []:
         return 0
     if x.dtype is torch.bool:
-        return 8 * x.numel() + thread_places(out, x)
+        return 8 * x.numel() + thread_places(out, x.numel())
     comparing = x.numel() + wrapped_bytes(0, x.dtype) - tensor_bytes(out)
-    return max(comparing, 9 * x.numel() + thread_places(out, x))
+    return max(comparing, 9 * x.numel() + thread_places(out, x.numel()))
 
 
 def _index_of_extreme(out: Tensor, /, x: Tensor, dim: int | None = None, *_: Any) -> int:
