@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reformer_bench.measure.fake.autograd import called_by_engine
+
 
 class _Death(weakref.ref[Any]):
     """A weak reference to a storage, which knows the birth that it ends."""
@@ -182,7 +184,8 @@ class _SavedScalar:
 class SavedScalars:
     """Follows the Python numbers that backward nodes keep as tensors.
 
-    ``x * 2.0`` makes a tensor of the number, which the result's node holds until it has run.
+    ``x * 2.0`` makes a tensor of the number, which the result's node holds until it has run, and
+    which its backward pass multiplies by.
     """
 
     def __init__(self, ledger: StorageLedger, *, in_memory: bool) -> None:
@@ -201,6 +204,13 @@ class SavedScalars:
         if node is not None:
             node.metadata[_METADATA] = saved
             node.register_hook(saved.end)
+
+    def read_bytes(self, operator: Any, args: tuple[Any, ...]) -> int:
+        """Count the bytes of a number that an operator of the backward pass reads from its node, so
+        that no tensor is made of it again. To be called by ``__torch_dispatch__`` itself.
+        """
+        reads = self._in_memory and operator in _KEEPING and len(args) == 2
+        return _BYTES if reads and not isinstance(args[1], Tensor) and called_by_engine() else 0
 
     def after(self, operator: Any, out: Any, args: tuple[Any, ...]) -> None:
         """Note, after an operator, the number that its backward node will keep."""

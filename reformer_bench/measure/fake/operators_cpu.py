@@ -128,14 +128,28 @@ def _logsumexp(out: Any, /, x: Tensor, *_: Any, **__: Any) -> int:
     return _bytes(out) + max(_bytes(x), infinite)
 
 
-def _layer_norm_backward(out: Any, /, dy: Tensor, x: Tensor, shape: list[int], *_: Any) -> int:
-    """Count each thread's sums for the gradients of weight and bias (layer_norm_kernel.cpp)."""
+def _layer_norm_backward(
+    out: Any, /, dy: Tensor, x: Tensor, shape: list[int], *rest: Any, **_: Any
+) -> int:
+    """Count each thread's sums for the gradients of weight and bias, if either is asked for
+    (layer_norm_kernel.cpp, LayerNormBackwardKernelImplInternal).
+    """
     sums = 2 * torch.get_num_threads() * math.prod(shape) * _wide(x.dtype).itemsize
-    return _contiguous_copies(dy, x) + sums
+    is_asked_for = any(rest[-1][1:])
+    return _contiguous_copies(dy, x) + (sums if is_asked_for else 0)
 
 
 def _copy_of_one(out: Any, /, x: Tensor, *_: Any) -> int:
     return _contiguous_copies(x)
+
+
+def _safe_softmax(out: Tensor, /, x: Tensor, dim: int, *_: Any, **__: Any) -> int:
+    """Count the copies that a softmax makes of its argument, and after it which scores are −∞,
+    which rows are nothing else, and the zero that those become (SoftMax.cpp, _safe_softmax).
+    """
+    copies = _bytes(out) * ((x.dtype != out.dtype) + (not x.is_contiguous()))
+    rows = out.numel() // max(1, out.shape[dim]) if out.dim() else 1
+    return max(copies, out.numel() + rows + out.dtype.itemsize)
 
 
 def _copies_of_two(out: Any, /, dy: Tensor, x: Tensor, *_: Any) -> int:
@@ -232,6 +246,7 @@ _FORMULAS: dict[Any, InternalBytes] = {
     _aten.native_layer_norm: _copy_of_one,
     _aten._softmax: _copy_of_one,
     _aten._log_softmax: _copy_of_one,
+    _aten._safe_softmax: _safe_softmax,
     _aten._softmax_backward_data: _copies_of_two,
     _aten._log_softmax_backward_data: _copies_of_two,
     _aten.embedding_dense_backward: _copies_of_two,

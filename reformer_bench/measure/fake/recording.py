@@ -164,10 +164,21 @@ class FakeRecording(Recording):
         if height is not None:
             self._known[key] = (height, self._counted - counted)
 
-    def add(self, operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Write down what an operator made, what it held inside meanwhile, and its FLOPs."""
+    def add(
+        self,
+        operator: Any,
+        out: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        read_bytes: int = 0,
+    ) -> None:
+        """Write down what an operator made, what it held inside meanwhile, and its FLOPs.
+
+        ``read_bytes`` of what it would hold inside were there before it.
+        """
         self._see(out)
-        self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs))
+        inside_bytes = self.device.internal_bytes(operator, out, args, kwargs)
+        self._ledger.bump(inside_bytes - read_bytes)
         formula = _flop_formulas().get(operator.overloadpacket)
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
@@ -249,7 +260,7 @@ class _Follower(TorchDispatchMode):
             return torch.empty(out.shape, dtype=out.dtype, device=HOST)
         if self._remembered:
             self._remembered.clear()
-        self._recording.add(func, out, args, kwargs)
+        self._recording.add(func, out, args, kwargs, self._scalars.read_bytes(func, args))
         self._scalars.after(func, out, args)
         return out
 
