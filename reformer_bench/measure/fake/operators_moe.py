@@ -5,8 +5,6 @@ S pairs of token and expert, E experts, K width of inputs, N width of outputs.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -41,9 +39,3 @@ def grouped_product(
     row = -(-size[-1] // unit) * unit
     stride = (row, 1) if len(size) == 2 else (size[1] * row, row, 1)
     return torch.empty_strided(size, stride, dtype=dtype)
-
-
-def grouped_flops(a: Any, b: Any, *_: Any, **__: Any) -> int:
-    """Count the FLOPs of ``_grouped_mm`` from its shapes; each pair meets one expert."""
-    rows = a[-2] * a[-1] if len(a) == 2 else a[0] * a[1] * a[2]
-    return int(2 * rows * b[-1])

@@ -30,6 +30,7 @@ _PUTTING = frozenset(
     for name in ("index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put")
 )
 _INDEXING = _PUTTING | {_aten.index, _aten._unsafe_index}
+_TRUNC_NORMAL = nn.init._no_grad_trunc_normal_.__code__
 _FAULTS = frozenset({_aten.isnan, _aten.isinf})
 _NOT_EQUAL = _aten.ne.Tensor
 _TOPK, _ARGMAX = _aten.topk.default, _aten.argmax.default
@@ -98,19 +99,23 @@ class Reads:
             self._choose(args[0], out, 1, *args[1:2])
 
     def _choose(self, x: Tensor, chosen: Tensor, k: int, dim: int | None = -1) -> None:
-        """Assume which choice each row makes, as of experts: the first ones, and every other one
-        in a single row. So all are used, and one has to hold nearly all rows.
+        """Assume which choices the rows make, as of experts: one half the first ones, the other
+        half the last ones, and a few rows all that are left.
+
+        So everything is chosen by some, and what comes first and what comes last, where most is
+        held besides, has more rows than its share.
         """
         if dim not in (-1, x.dim() - 1) or not 0 < chosen.numel() <= MOST_ELEMENTS:
             return
         n = x.shape[-1]
         with torch._C._DisableTorchDispatch():
-            rows = torch.arange(chosen.numel() // k)[:, None] * k
-            rows[rows >= n] = 0
-            choices = ((rows + torch.arange(k)) % n).reshape(chosen.shape)
+            row = torch.arange(chosen.numel() // k)[:, None]
+            first = torch.where(row < len(row) // 2, 0, n - k)
+            first = torch.where(row * k < n, row * k, first)
+            choices = ((first + torch.arange(k)) % n).reshape(chosen.shape)
         note = (
-            f"the choices of {k} of {n} at {model_place()} were taken to be the first ones in all "
-            "rows but a few"
+            f"the choices of {k} of {n} at {model_place()} were taken to be the first or the "
+            "last ones, by half of the rows each"
         )
         self._values.learn(chosen, choices, note)
 
@@ -155,26 +160,23 @@ class Reads:
         return self._truth("torch.equal", a, *_use())
 
     def _truth(self, what: str, x: Tensor, frame: FrameType | None, use: Use) -> bool:
-        if use.purpose == "loops" and frame is not None:
-            return self._of_loop(frame, use)
+        if frame is not None and frame.f_code is _TRUNC_NORMAL:
+            return self._goes_on(frame, lambda asked: _drawn_again(frame.f_locals, asked))
+        if frame is not None and use.purpose == "loops":
+            self._note(f"the loop at {model_place()} was taken to be gone round once")
+            return self._goes_on(frame, lambda asked: asked == 1) is not use.passing
         if use.passing is not None:
             return bool(self._noted(what, use.passing))
         return bool(self._noted(what, self._expected(x, False)))
 
-    def _of_loop(self, frame: FrameType, use: Use) -> bool:
-        """Go round a loop once, and leave it then; round the loops of ``trunc_normal_``, which draw
-        again what lies outside, as often as a tensor of that size needs.
-        """
+    def _goes_on(self, frame: FrameType, told: Callable[[int], bool]) -> bool:
+        """Say whether a frame's loop goes on, from how often it has asked."""
         key = id(frame)
         asked = self._asked[key] = self._asked.get(key, 0) + 1
-        if frame.f_code is nn.init._no_grad_trunc_normal_.__code__:
-            goes_on = _drawn_again(frame.f_locals, asked)
-        else:
-            goes_on = asked == 1
-            self._note(f"the loop at {model_place()} was taken to be gone round once")
+        goes_on = told(asked)
         if not goes_on:
             del self._asked[key]
-        return goes_on is not use.passing
+        return goes_on
 
     # Sizes that depend on values.
 
@@ -292,8 +294,11 @@ def _repeat_interleave(out: Tensor, repeats: Tensor, *_: Any, **__: Any) -> int:
 
 
 def _unique(out: tuple[Tensor, ...], x: Tensor, *_: Any, **__: Any) -> int:
-    """Count the sorted numbers and twice their places: no less than is held (Unique.cpp)."""
-    return int(x.numel()) * (x.dtype.itemsize + 2 * _BYTES_OF_INDEX)
+    """Count the sorted numbers and their places, which while they are sorted are there twice
+    (Unique.cpp).
+    """
+    sorted_bytes = _bytes(x) + int(x.numel()) * _BYTES_OF_INDEX
+    return sorted_bytes + max(0, int(x.numel()) * _BYTES_OF_INDEX - sum(map(_bytes, out)))
 
 
 def _all_places(args: tuple[Any, ...]) -> Tensor:

@@ -33,14 +33,14 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from reformer_bench.measure.fake.autograd import adds_in_place, single_holder
+from reformer_bench.measure.fake.autograd import adds_in_place, single_holder, writes_in_place
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
 from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.fake.operators_moe import grouped_product
 from reformer_bench.measure.fake.outside import OneMode, Outside, imports_unrecorded
 from reformer_bench.measure.fake.reads import NotPredictableError, Reads
-from reformer_bench.measure.fake.source import is_torchs, place
+from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, place
 from reformer_bench.measure.fake.values import KnownValues
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
@@ -263,6 +263,7 @@ class _Follower(TorchDispatchMode):
             into = adds_in_place(args, self._single)
             if into is not None:
                 func, args = torch.ops.aten.add_.Tensor, into
+        func = writes_in_place(func)
         if func is _READ and _asked_by_optimizer():
             return 1.0
         if func is not _LIFT:
@@ -281,6 +282,12 @@ class _Follower(TorchDispatchMode):
         if self._remembered:
             self._remembered.clear()
         self._values.follow(func, out, args, kwargs)
+        if func is _CLONE and copies_buffer_deeply():
+            # A real one gets its storage in exchange for one of a single element.
+            held_bytes += out.dtype.itemsize
+        if func is _LIFT:
+            # Its value is known by now; kept on the tensor, it would be copied with it.
+            out.constant = None
         self._reads.follow(func, out, args)
         self._recording.add(func, out, args, kwargs, held_bytes)
         self._scalars.after(func, out, args)
@@ -311,6 +318,7 @@ def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording
 _DEVICE = torch.ops.prim.device.default
 _READ = torch.ops.aten._local_scalar_dense.default
 _GROUPED = torch.ops.aten._grouped_mm.default
+_CLONE = torch.ops.aten.clone.default
 _LIFT = torch.ops.aten.lift_fresh.default
 _OPTIMIZERS = str(Path(torch.optim.__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)

@@ -14,6 +14,7 @@ from types import CodeType, FrameType
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 _TORCH = str(Path(torch.__file__).parent)
 _PROBES = str(Path(__file__).parent)
@@ -53,6 +54,14 @@ def running_frame() -> FrameType | None:
     than one operator among them.
     """
     return next(_frames(_PLUMBING), None)
+
+
+def copies_buffer_deeply() -> bool:
+    """Say whether ``copy.deepcopy`` of a tensor that is no parameter runs the operator."""
+    frame = next(_frames(tuple(x for x in _PLUMBING if x != f"{_TORCH}/_tensor.py")), None)
+    if frame is None or frame.f_code is not Tensor.__deepcopy__.__code__:
+        return False
+    return not isinstance(frame.f_locals["self"], nn.Parameter)
 
 
 def place(path: str, line: int) -> str:
@@ -149,6 +158,10 @@ def _judged(way: list[ast.AST]) -> Use:
     """
     relation: _Relation = "truth"
     negated = False
+    if isinstance(way[-1], ast.Assert | ast.While | ast.If):
+        way.append(way[-1].test)
+    while isinstance(way[-1], ast.UnaryOp) and isinstance(way[-1].op, ast.Not):
+        way.append(way[-1].operand)
     for at in range(len(way) - 1, 0, -1):
         inner, outer = way[at], way[at - 1]
         if isinstance(outer, ast.stmt):
