@@ -41,6 +41,29 @@ def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tenso
     return args[0], args[1]
 
 
+_aten = torch.ops.aten
+_INTO_ZEROS = {
+    _aten.index_put.default: _aten.index_put_.default,
+    _aten.scatter.src: _aten.scatter_.src,
+    _aten.scatter_add.default: _aten.scatter_add_.default,
+    _aten.masked_scatter.default: _aten.masked_scatter_.default,
+}
+
+
+def writes_in_place(operator: Any) -> Any:
+    """Return the operator that autograd runs on real tensors: where it spreads the gradients of
+    chosen elements over zeros, it writes into the zeros, but not into those of a subclass
+    (FunctionsManual.cpp, index_backward, gather_backward, value_selecting_reduction_backward,
+    masked_select_backward).
+
+    It is to be called by ``__torch_dispatch__`` itself.
+    """
+    into = _INTO_ZEROS.get(operator)
+    if into is None or torch.is_grad_enabled() or not called_by_engine():
+        return operator
+    return into
+
+
 def called_by_engine() -> bool:
     """Say whether autograd itself, and no Python code, has called the operator.
 

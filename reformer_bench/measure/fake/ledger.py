@@ -13,6 +13,9 @@ from torch import Tensor
 
 from reformer_bench.measure.fake.autograd import called_by_engine
 
+_ELSEWHERE = -1
+"""Stands for the number of a storage that was allocated before."""
+
 
 class _Death(weakref.ref[Any]):
     """A weak reference to a storage, which knows the birth that it ends."""
@@ -81,7 +84,14 @@ class StorageLedger:
     def number_of(self, tensor: torch.Tensor) -> int | None:
         """Return the number of a tensor's storage; None where it is empty or wasn't seen born."""
         found = self._alive.get(tensor.untyped_storage()._cdata)
-        return None if found is None else found.number
+        return None if found is None or found.number == _ELSEWHERE else found.number
+
+    def pass_over(self, tensor: torch.Tensor) -> None:
+        """Know a tensor's storage as one that was there before, which is never written."""
+        storage = tensor.untyped_storage()
+        death = _Death(storage, self._end)
+        death.key, death.number, death.size = storage._cdata, _ELSEWHERE, storage.nbytes()
+        self._alive[death.key] = death
 
     def bump(self, n_bytes: int) -> None:
         """Write bytes that come and go at once: what an operator holds inside."""
@@ -157,6 +167,8 @@ class StorageLedger:
         key, number, size = death.key, death.number, death.size
         if self._alive.get(key) is death:
             del self._alive[key]
+        if number == _ELSEWHERE:
+            return
         self._died(number, self._taken_bytes(size))
 
 
