@@ -420,6 +420,9 @@ class Prediction:
     places: dict[str, dict[str, int]] = field(default_factory=dict)
     """What is alive at the later step's peak, in bytes, by part of the model (a module's name) and
     then by kind of memory."""
+    notes: tuple[str, ...] = ()
+    """What was assumed of values that fake tensors don't have, each as a sentence with the line of
+    code that asks for it; empty where the code asks for none."""
 
     @property
     def peak_bytes(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from reformer_bench.measure.fake.half_precision import (
     HALF_DTYPES,
     attention_bytes,
-    computes_natively,
+    is_read_by_blas,
     product_bytes,
 )
 from reformer_bench.measure.fake.operators_cpu_elementwise import FORMULAS as ELEMENTWISE
@@ -26,7 +26,6 @@ from reformer_bench.measure.fake.operators_cpu_nothing import HOLDS_NOTHING
 from reformer_bench.measure.fake.operators_cpu_parts import (
     InternalBytes,
     contiguous_copies,
-    converted_bytes,
 )
 from reformer_bench.measure.fake.operators_cpu_parts import tensor_bytes as _bytes
 from reformer_bench.measure.fake.operators_cpu_parts import wide as _wide
@@ -54,7 +53,7 @@ def is_known(operator: Any) -> bool:
     """Say whether what an operator holds was looked up: it has a formula, or was found to hold
     nothing. A view holds nothing.
     """
-    if operator.namespace == "prim" or operator.is_view:
+    if operator.namespace in ("prim", "profiler") or operator.is_view:
         return True
     packet = operator.overloadpacket
     return packet in _FORMULAS or packet in HOLDS_NOTHING
@@ -68,26 +67,28 @@ def internal_bytes_on_cpu(
     return 0 if formula is None else formula(out, *args, **kwargs)
 
 
-def _layer_norm_backward(out: Any, /, dy: Tensor, x: Tensor, shape: list[int], *_: Any) -> int:
-    """Count each thread's sums for the gradients of weight and bias, where either is asked for
-    (layer_norm_kernel.cpp).
+def _layer_norm_backward(
+    out: Any, /, dy: Tensor, x: Tensor, shape: list[int], *rest: Any, **_: Any
+) -> int:
+    """Count each thread's sums for the gradients of weight and bias, if either is asked for
+    (layer_norm_kernel.cpp, LayerNormBackwardKernelImplInternal).
     """
-    if out[1] is None and out[2] is None:
-        return contiguous_copies(dy, x)
     sums = 2 * torch.get_num_threads() * math.prod(shape) * _wide(x.dtype).itemsize
-    return contiguous_copies(dy, x) + sums
-
-
-def _safe_softmax(out: Tensor, /, x: Tensor, dim: int, dtype: torch.dtype | None = None) -> int:
-    """Count which scores are −∞, which rows are so as a whole, and their zero (SoftMax.cpp,
-    _safe_softmax); scores of another dtype are converted for the softmax.
-    """
-    rows = x.numel() // max(1, x.shape[dim]) if x.dim() else 1
-    return max(converted_bytes(x, out.dtype), x.numel() + rows + out.dtype.itemsize)
+    is_asked_for = any(rest[-1][1:])
+    return contiguous_copies(dy, x) + (sums if is_asked_for else 0)
 
 
 def _copy_of_one(out: Any, /, x: Tensor, *_: Any) -> int:
     return contiguous_copies(x)
+
+
+def _safe_softmax(out: Tensor, /, x: Tensor, dim: int, *_: Any, **__: Any) -> int:
+    """Count the copies that a softmax makes of its argument, and after it which scores are −∞,
+    which rows are nothing else, and the zero that those become (SoftMax.cpp, _safe_softmax).
+    """
+    copies = _bytes(out) * ((x.dtype != out.dtype) + (not x.is_contiguous()))
+    rows = out.numel() // max(1, out.shape[dim]) if out.dim() else 1
+    return max(copies, out.numel() + rows + out.dtype.itemsize)
 
 
 def _copies_of_two(out: Any, /, dy: Tensor, x: Tensor, *_: Any) -> int:
@@ -137,45 +138,16 @@ def _flash_tile(q: Tensor, k: Tensor) -> tuple[int, int]:
 
 
 def _product(packet: Any) -> InternalBytes:
-    return lambda result, a, b, **_: product_bytes(packet, a, b) + _operand_copies(a, b)
+    return lambda result, a, b, **_: product_bytes(packet, a, b)
 
 
 def _added_product(packet: Any) -> InternalBytes:
-    return lambda result, added, a, b, **_: (
-        product_bytes(packet, a, b, added) + _operand_copies(a, b)
-    )
-
-
-def _operand_copies(a: Tensor, b: Tensor) -> int:
-    """Count the copies that BLAS is given of matrices that lie neither by rows nor by columns, of
-    batches one matrix after the other (LinearAlgebra.cpp, addmm_impl_cpu_, bmm_out_or_baddbmm_).
-    """
-    if a.dtype in HALF_DTYPES and computes_natively(a.dtype):
-        return 0
-    if a.dim() == 3 and math.prod(a.shape[1:]) * b.shape[2] < _SMALL_PRODUCT:
-        return 0
-    return sum(0 if _lies_in_lines(x) else _bytes(x) // _batch(x) for x in (a, b))
-
-
-_SMALL_PRODUCT = 400
-"""Multiplications below which each product of a batch is computed without BLAS."""
-
-
-def _batch(x: Tensor) -> int:
-    return max(1, x.shape[0]) if x.dim() == 3 else 1
-
-
-def _lies_in_lines(x: Tensor) -> bool:
-    """Say whether a matrix lies by rows or by columns, with or without gaps between them."""
-    (rows, columns), (by_row, by_column) = x.shape[-2:], x.stride()[-2:]
-    return (by_column == 1 and by_row >= max(1, columns)) or (
-        by_row == 1 and by_column >= max(1, rows)
-    )
+    return lambda result, added, a, b, **_: product_bytes(packet, a, b, added)
 
 
 def _vector_product(out: Tensor, /, matrix: Tensor, vector: Tensor) -> int:
     """Count the copy of a matrix that lies neither by rows nor by columns (Blas.cpp, gemv)."""
-    return 0 if _lies_in_lines(matrix) else _bytes(matrix)
+    return 0 if is_read_by_blas(matrix) else _bytes(matrix)
 
 
 def _added_vector_product(

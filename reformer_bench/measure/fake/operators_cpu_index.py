@@ -98,37 +98,14 @@ def _unfold_backward(
 
 
 def _indexed(out: Any, /, x: Tensor, indices: Sequence[Tensor | None], *_: Any, **__: Any) -> int:
-    """Count positions that are copied to int64, and those of a mask's elements, of which there are
-    at most all (IndexingUtils.h, expandTensors).
+    """Count positions that are copied to int64 (IndexingUtils.h, expandTensors); those of a mask
+    are counted where it is read (``Reads``).
     """
-    total = 0
-    for index in indices:
-        if index is None:
-            continue
-        if index.dtype in _MASKS:
-            total += 8 * index.numel() * max(1, index.dim())
-        elif index.dtype is torch.int32:
-            others = [i.shape for i in indices if i is not None and i.dtype not in _MASKS]
-            total += 8 * math.prod(torch.broadcast_shapes(*others))
-    return total
-
-
-def _put(
-    out: Any,
-    /,
-    x: Tensor,
-    indices: Sequence[Tensor | None],
-    values: Tensor,
-    accumulate: bool = False,
-    *_: Any,
-) -> int:
-    """Count positions; one value under one mask is filled in without any
-    (canDispatchToMaskedFill).
-    """
-    given = [index for index in indices if index is not None]
-    if len(given) == 1 and given[0].dtype in _MASKS and values.numel() == 1 and not accumulate:
+    positions = [i for i in indices if i is not None and i.dtype not in _MASKS]
+    narrow = sum(index.dtype is torch.int32 for index in positions)
+    if not narrow:
         return 0
-    return _indexed(out, x, indices)
+    return 8 * narrow * math.prod(torch.broadcast_shapes(*(i.shape for i in positions)))
 
 
 def _long(index: Tensor) -> int:
@@ -297,7 +274,8 @@ FORMULAS: dict[Any, InternalBytes] = {
     _aten.unfold_backward: _unfold_backward,
     _aten.index: _indexed,
     **dict.fromkeys(
-        (_aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index_put), _put
+        (_aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index_put),
+        _indexed,
     ),
     _aten.gather: _gathered,
     _aten.scatter: _scattered,

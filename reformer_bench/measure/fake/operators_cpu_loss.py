@@ -6,7 +6,6 @@ Source: Loss.cpp, LossNLL.cpp.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -117,19 +116,22 @@ FORMULAS: dict[Any, InternalBytes] = {
     _aten.nll_loss_forward: _likelihood,
 }
 
-_KEPT: dict[Any, Callable[[Tensor, Tensor], int]] = {
-    _aten.soft_margin_loss.default: _n_elements,
-    _aten.binary_cross_entropy.default: _n_elements,
-}
+_KEPT = frozenset(
+    (
+        _aten.mse_loss.default,
+        _aten.smooth_l1_loss.default,
+        _aten.soft_margin_loss.default,
+        _aten.binary_cross_entropy.default,
+    )
+)
 
 
 def kept_elements(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """Return how many elements the memory of a reduced loss keeps: of those that shrink the tensor
     of each element's loss to one number, all; None for every other operator.
     """
-    count = _KEPT.get(operator)
-    if count is None:
+    if operator not in _KEPT:
         return None
     place = 3 if operator is _aten.binary_cross_entropy.default else 2
     reduction = kwargs.get("reduction", args[place] if len(args) > place else _MEAN)
-    return None if reduction == _NONE else count(args[0], args[1])
+    return None if reduction == _NONE else _n_elements(args[0], args[1])
