@@ -15,7 +15,6 @@ from reformer_bench.measure.fake.operators_cpu_parts import (
     InternalBytes,
     common_dtype,
     converted_bytes,
-    is_given,
     tensor_bytes,
     wrapped_bytes,
 )
@@ -32,24 +31,20 @@ def _computed_in(out: Tensor, operands: Sequence[Any]) -> torch.dtype:
     return out.dtype if makes_floats else common
 
 
-def _converted(
-    out: Tensor, operands: Sequence[Any], computed: torch.dtype, options: dict[str, Any]
-) -> int:
-    """Count operands of another dtype than the one computed in, and a result that was there before
-    and is of another.
+def _converted(out: Tensor, operands: Sequence[Any], computed: torch.dtype) -> int:
+    """Count operands of another dtype than the one computed in, and a result of another, which is
+    converted at the end.
     """
     total = sum(converted_bytes(x, computed) for x in operands if isinstance(x, Tensor))
-    # A comparison into a tensor of its own dtype writes its booleans there directly.
-    if is_given(out, operands, options) and out.dtype is not torch.bool:
-        total += converted_bytes(out, computed)
-    return total
+    # A comparison writes its booleans directly.
+    return total if out.dtype is torch.bool else total + converted_bytes(out, computed)
 
 
 def elementwise(out: Any, /, *operands: Any, **options: Any) -> int:
     """Count conversions, and numbers, which are wrapped in tensors first."""
     computed = _computed_in(out, operands)
     numbers = sum(wrapped_bytes(x, computed) for x in operands if not isinstance(x, Tensor))
-    return numbers + _converted(out, operands, computed, options)
+    return numbers + _converted(out, operands, computed)
 
 
 def _two(out: Any, /, a: Any, b: Any, *_: Any, **options: Any) -> int:
@@ -59,7 +54,7 @@ def _two(out: Any, /, a: Any, b: Any, *_: Any, **options: Any) -> int:
 def _numbers_stay(out: Tensor, /, *operands: Any, **options: Any) -> int:
     """Count conversions where numbers stay numbers (``pow``, ``clamp``, ``addcmul``)."""
     given = [x for x in operands if isinstance(x, Tensor | bool | int | float | complex)]
-    return _converted(out, operands, _computed_in(out, given), options)
+    return _converted(out, operands, _computed_in(out, given))
 
 
 def _scaled(out: Tensor, /, *operands: Any, **options: Any) -> int:
@@ -94,7 +89,7 @@ def _divided(out: Any, /, a: Any, b: Any, *_: Any, **options: Any) -> int:
     if options.get("rounding_mode") is not None and not out.dtype.is_floating_point:
         computed = out.dtype
         numbers = sum(wrapped_bytes(x, computed) for x in (a, b) if not isinstance(x, Tensor))
-        return numbers + _converted(out, (a, b), computed, {})
+        return numbers + _converted(out, (a, b), computed)
     return elementwise(out, a, b, **{k: v for k, v in options.items() if k == "out"})
 
 

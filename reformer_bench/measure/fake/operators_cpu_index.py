@@ -105,7 +105,7 @@ def _indexed(out: Any, /, x: Tensor, indices: Sequence[Tensor | None], *_: Any, 
     narrow = sum(index.dtype is torch.int32 for index in positions)
     if not narrow:
         return 0
-    return 8 * narrow * math.prod(torch.broadcast_shapes(*(i.shape for i in positions)))
+    return int(8 * narrow * math.prod(torch.broadcast_shapes(*(i.shape for i in positions))))
 
 
 def _long(index: Tensor) -> int:

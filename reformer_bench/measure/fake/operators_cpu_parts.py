@@ -105,11 +105,6 @@ def thread_places(out: Tensor, n_elements: int, dtype: torch.dtype | None = None
     return threads * (dtype or out.dtype).itemsize
 
 
-def is_given(out: Any, operands: Sequence[Any], options: dict[str, Any]) -> bool:
-    """Say whether the result was there before: written in place, or into ``out=``."""
-    return any(out is x for x in operands) or options.get("out") is out
-
-
 def row_bytes(x: Tensor) -> int:
     """Count one row of everything but the first dimension, in the dtype that sums are kept in."""
     return math.prod(x.shape[1:]) * wide(x.dtype).itemsize
