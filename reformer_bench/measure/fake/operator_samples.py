@@ -109,7 +109,10 @@ def _elementwise_samples() -> Iterator[tuple[Any, Arguments]]:
             yield from _callable(f"{name}.default", pairs)
             yield from _callable(f"{name}_.Tensor", ((x, half), (half, x), (x, 2.0)))
         for name in WITH_NUMBERS_KEPT:
-            yield from _callable(f"{name}.default", ((x, half), (x, 0.5), (whole, 1), (whole, 0.5)))
+            samples = ((half, half), (x, 0.5), (whole, 1), (whole, 0.5))
+            # oneDNN's kernel for bfloat16 copies an operand of float32; no model has such a pair.
+            mixed = () if name == "gelu_backward" else ((x, half),)
+            yield from _callable(f"{name}.default", (*samples, *mixed))
             yield from _callable(f"{name}.Tensor", ((x, half), (half, x)))
         yield from (
             (_aten.div.Tensor, pair) for pair in ((x, 2.0), (whole, whole), (whole, 3), (x, half))
