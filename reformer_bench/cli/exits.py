@@ -15,7 +15,8 @@ class Exit(IntEnum):
     NOT_VERIFIED = 1
     """``max-len --verify``: a sequence that was predicted to fit did not run."""
     TOO_FAR_OFF = 1
-    """``validate --max-error``: a prediction is off by more."""
+    """``validate --max-error``: a prediction is off by more; ``validate --operators``: an operator
+    holds something else than its formula says."""
     REFUTED = 1
     """``claims``: a claim of the paper is refuted."""
     INPUT = 2

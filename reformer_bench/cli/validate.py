@@ -40,13 +40,28 @@ from reformer_bench.schema.errors import InputError
     metavar="PERCENT",
     help="Exit with 1 when a prediction is off by more, e.g. 1%.",
 )
+@click.option(
+    "--operators",
+    is_flag=True,
+    help="Compare instead, operator by operator, what each holds inside with the table of "
+    "formulas; exit with 1 where any differs.",
+)
 @format_option("table", "json", text="JSON is for other programs.")
-def validate(count: int, seed: int, threads: int, max_error: str | None, output_format: str) -> int:
+def validate(
+    count: int,
+    seed: int,
+    threads: int,
+    max_error: str | None,
+    operators: bool,
+    output_format: str,
+) -> int:
     """Compare predicted and measured peaks of random small models on this machine's CPU.
 
     The table has the error of each case; below it are the mean and the largest error, and what the
     peak of the worst case is made of.
     """
+    if operators:
+        return _operators(threads, output_format)
     bound = None if max_error is None else _share(max_error)
     from reformer_bench.run.validate import compare, random_cases
 
@@ -79,6 +94,39 @@ def validate(count: int, seed: int, threads: int, max_error: str | None, output_
         click.echo(f"Error: the worst error, {worst.error:.3%}, is over {max_error}", err=True)
         return Exit.TOO_FAR_OFF
     return 0
+
+
+def _operators(threads: int, output_format: str) -> int:
+    """Compare the table of formulas with this machine."""
+    from reformer_bench.run.validate import compare_operators
+
+    found = compare_operators(n_threads=threads)
+    wrong = [one for one in found if one.differs]
+    n_operators = len({one.operator for one in found})
+    if output_format == "json":
+        document = {
+            "threads": threads,
+            "operators": n_operators,
+            "samples": len(found),
+            "different": [
+                {
+                    "operator": one.operator,
+                    "arguments": one.arguments,
+                    "expected_bytes": one.expected_bytes,
+                    "measured_bytes": one.measured_bytes,
+                }
+                for one in wrong
+            ],
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        from reformer_bench.cli.console import make_console
+        from reformer_bench.report.command_tables import operators_table
+
+        console = make_console()
+        for part in operators_table(wrong, n_operators, len(found)):
+            console.print(part)
+    return Exit.TOO_FAR_OFF if wrong else 0
 
 
 def _share(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,10 +26,18 @@ def _mv_flop(a_MK: Any, _x_K: Any, *_: Any, **__: Any) -> int:
     return int(2 * m * k)
 
 
+def _grouped_mm_flop(a: Any, b: Any, *_: Any, **__: Any) -> int:
+    """Count products of experts, whose rows each meet one expert's weights: [S, K] · [E, K, N], or
+    [K, S] · [S, N] shared out among experts, or [E, S, K] · [E, K, N].
+    """
+    return int(2 * math.prod(a) * b[-1])
+
+
 _MISSING: dict[Any, Callable[..., int]] = {
     _aten.addmm_: addmm_flop,
     _aten.baddbmm_: baddbmm_flop,
     _aten.mv: _mv_flop,
+    _aten._grouped_mm: _grouped_mm_flop,
     _aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
 }

@@ -74,5 +74,5 @@ def follow(
         profile = device_profile(model, asked_by="device")
         model = device_model(profile.kind, profile.workspace_bytes)
     with record_fake_allocations(model, explain=explain) as recording:
-        record_steps(recording, lambda: _ModuleStep(build(), step))
+        record_steps(recording, lambda: _ModuleStep(recording.outside.module(build()), step))
     return recording

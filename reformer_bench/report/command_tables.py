@@ -160,6 +160,42 @@ def validation_tables(found: Sequence[Comparison], worst: Comparison) -> list[Re
     ]
 
 
+class OperatorLine(Protocol):
+    """An operator that holds something else than its formula says."""
+
+    @property
+    def operator(self) -> str:
+        """Its name."""
+
+    @property
+    def arguments(self) -> str:
+        """Dtypes and shapes of its arguments."""
+
+    @property
+    def expected_bytes(self) -> int:
+        """What it holds by its formula."""
+
+    @property
+    def measured_bytes(self) -> int:
+        """What it held."""
+
+
+def operators_table(
+    wrong: Sequence[OperatorLine], n_operators: int, n_samples: int
+) -> list[RenderableType]:
+    """Show the operators that differ from their formulas, and how many were compared."""
+    rows = [
+        Row((one.operator, one.arguments, f"{one.expected_bytes:,}", f"{one.measured_bytes:,}"))
+        for one in wrong
+    ]
+    columns = _columns("operator", "arguments", numbers=("expected bytes", "measured bytes"))
+    words = (
+        f"{n_samples - len(wrong)} of {counted(n_samples, 'sample')} of "
+        f"{counted(n_operators, 'operator')} hold what their formulas say"
+    )
+    return [*([FittedTable(columns, rows, heads=2)] if rows else []), words]
+
+
 def suites_table(suites: Sequence[Suite]) -> FittedTable:
     """Show what each suite measures, for which claim of the paper, and how long it takes."""
     columns = (

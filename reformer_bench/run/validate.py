@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
+from reformer_bench.measure.fake import operator_samples
+from reformer_bench.measure.fake.operator_samples import OperatorComparison
 from reformer_bench.measure.profile import record_steps
 from reformer_bench.run.predict import predict_case
 from reformer_bench.run.workloads import build_workload, prepare
@@ -49,6 +51,18 @@ def compare(case: Case, *, n_threads: int = 1) -> Comparison:
     torch.set_num_threads(n_threads)
     try:
         return Comparison(case, predict_case(case).memory, measured_memory(case))
+    finally:
+        torch.set_num_threads(before)
+
+
+def compare_operators(*, n_threads: int = 1) -> list[OperatorComparison]:
+    """Compare, for samples of operators on the CPU with that many threads, what each holds inside
+    with what the table of formulas says.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        return list(operator_samples.compare_operators())
     finally:
         torch.set_num_threads(before)
 

@@ -423,6 +423,8 @@ class Prediction:
     places: dict[str, dict[str, int]] = field(default_factory=dict)
     """What is alive at the later step's peak, in bytes, by part of the model (a module's name) and
     then by kind of memory."""
+    notes: tuple[str, ...] = ()
+    """What was taken for granted, or is not predicted, a sentence each."""
     explanation: Explanation | None = None
     """What is alive at the highest peak, where that was asked for."""
 

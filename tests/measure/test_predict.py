@@ -8,7 +8,7 @@ from torch import nn
 
 import reformer_bench
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
-from reformer_bench.measure.fake.recording import NotPredictableError
+from reformer_bench.measure.fake.reads import NotPredictableError
 from reformer_bench.run.predict import predict_case
 from reformer_bench.run.workloads import build_fake_workload
 from reformer_bench.schema.devices import DEVICE_PROFILES
@@ -90,32 +90,34 @@ def test_a_device_that_does_not_exist_is_an_error_that_names_those_that_do():
         reformer_bench.predict(build, Training(), device="a100-41")
 
 
-def reads_a_value(module, phase) -> None:
+def grows_by_value(module, phase) -> None:
     with phase("forward"):
-        if module(torch.ones(2, 64)).sum() > 0:
-            raise AssertionError
+        torch.empty(int((module(torch.ones(2, 64)) > 0).sum()))
 
 
-def picks_by_value(module, phase) -> None:
+def counts_by_value(module, phase) -> None:
     with phase("forward"):
-        y = module(torch.ones(2, 64))
-        y[y > 0]
+        module(torch.ones(2, 64)).long().flatten().bincount()
 
 
-def mixes_real_tensors(module, phase) -> None:
+def uses_other_parameters(module, phase) -> None:
     with phase("forward"):
-        module(REAL)
+        OTHER(torch.ones(2, 64))
 
 
-REAL = torch.ones(2, 64)
+OTHER = nn.Linear(64, 64)
 
 
 @pytest.mark.parametrize(
     ("step", "operator", "line"),
     [
-        (reads_a_value, "_local_scalar_dense", "if module(torch.ones(2, 64)).sum() > 0:"),
-        (picks_by_value, "nonzero", "y[y > 0]"),
-        (mixes_real_tensors, "aten", "module(REAL)"),
+        (
+            grows_by_value,
+            "_local_scalar_dense",
+            "torch.empty(int((module(torch.ones(2, 64)) > 0).sum()))",
+        ),
+        (counts_by_value, "bincount", "module(torch.ones(2, 64)).long().flatten().bincount()"),
+        (uses_other_parameters, "gradients", "OTHER(torch.ones(2, 64))"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -125,9 +127,11 @@ def test_code_that_needs_values_gets_one_line_with_operator_and_place(step, oper
     message = str(caught.value)
     assert operator in message
     assert "\n" not in message
-    path, _, number = message.rpartition(":")
-    assert path.endswith(__file__)
+    what, _, advice = message.partition("; ")
+    path, _, number = what.rpartition(", at ")[2].rpartition(":")
+    assert path == __file__
     assert linecache.getline(__file__, int(number)).strip() == line
+    assert advice
     assert isinstance(caught.value, InputError)
 
 

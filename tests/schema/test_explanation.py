@@ -98,7 +98,7 @@ def test_a_record_keeps_twelve_groups_at_most_in_two_and_a_half_kilobytes(line):
     ]
     peak = sum(one.held_bytes for one in holders)
     whole = explanation().model_copy(update={"holders": tuple(holders), "peak_bytes": peak})
-    memory = Prediction(prediction().memory, 1, {}, whole).added_to(Memory())
+    memory = Prediction(prediction().memory, 1, explanation=whole).added_to(Memory())
     kept = memory.predicted_explanation
     assert kept is not None
     assert len(kept.model_dump_json()) < 2500
@@ -121,6 +121,6 @@ def test_a_baseline_keeps_none():
 
 
 def test_a_run_keeps_it_with_its_predictions(tmp_path):
-    known = Prediction(prediction().memory, 1, {}, explanation())
+    known = Prediction(prediction().memory, 1, explanation=explanation())
     save_predictions(tmp_path, environment(), {"a": known})
     assert load_predictions(tmp_path, environment()) == {"a": known}

@@ -1,8 +1,8 @@
 """Autograd's sums of gradients: out of place on fake tensors, in place on real ones.
 
-Where a tensor is used twice, autograd adds the two gradients up. It adds into one of them if
-nobody else holds it, but never while a dispatch mode looks on (input_buffer.cpp,
-can_accumulate_inplace). A prediction has to do what the real run does.
+Where a tensor is used twice, autograd adds the two gradients up. It adds the later one into the
+earlier one if nobody else holds that, but never while a dispatch mode looks on (input_buffer.cpp,
+accumulate and can_accumulate_inplace). A prediction has to do what the real run does.
 """
 
 from __future__ import annotations
@@ -28,21 +28,47 @@ Holders = tuple[int, int, int]
 
 
 def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tensor] | None:
-    """Return into which operand of an addition autograd would add the other; None: into neither.
+    """Return an addition's operands if autograd would add the second into the first, else None.
 
     ``single`` are the holders of a gradient that only autograd holds. It is to be called by
     ``__torch_dispatch__`` itself, with that method's own arguments.
     """
-    if len(args) != 2 or torch.is_grad_enabled() or not _called_by_engine():
+    if len(args) != 2 or torch.is_grad_enabled() or not called_by_engine():
         return None
-    for place, counts in enumerate(_holders(args)):
-        if counts == single and is_non_overlapping_and_dense_or_false(args[place]):
-            return args[place], args[1 - place]
-    return None
+    # Counted before anything else holds the tensors by a name of its own.
+    if _holders(args)[0] != single or not is_non_overlapping_and_dense_or_false(args[0]):
+        return None
+    return args[0], args[1]
 
 
-def _called_by_engine() -> bool:
-    """Say whether autograd itself, and no Python code, has called the operator."""
+_aten = torch.ops.aten
+_INTO_ZEROS = {
+    _aten.index_put.default: _aten.index_put_.default,
+    _aten.scatter.src: _aten.scatter_.src,
+    _aten.scatter_add.default: _aten.scatter_add_.default,
+    _aten.masked_scatter.default: _aten.masked_scatter_.default,
+}
+
+
+def writes_in_place(operator: Any) -> Any:
+    """Return the operator that autograd runs on real tensors: where it spreads the gradients of
+    chosen elements over zeros, it writes into the zeros, but not into those of a subclass
+    (FunctionsManual.cpp, index_backward, gather_backward, value_selecting_reduction_backward,
+    masked_select_backward).
+
+    It is to be called by ``__torch_dispatch__`` itself.
+    """
+    into = _INTO_ZEROS.get(operator)
+    if into is None or torch.is_grad_enabled() or not called_by_engine():
+        return operator
+    return into
+
+
+def called_by_engine() -> bool:
+    """Say whether autograd itself, and no Python code, has called the operator.
+
+    It is to be called by a function that ``__torch_dispatch__`` calls.
+    """
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_WRAPPERS):
         frame = frame.f_back if frame is not None else None

@@ -51,7 +51,7 @@ def product_bytes(packet: Any, a: Tensor, b: Tensor, added: Tensor | None = None
     result: oneDNN's buffers, and copies of operands that lie neither by rows nor by columns.
     """
     if a.dtype not in HALF_DTYPES or not computes_natively(a.dtype):
-        return 0
+        return _blas_copies(a, b)
     batch, (m, k), n = (a.shape[0] if a.dim() == 3 else 0), a.shape[-2:], b.shape[-1]
     if max(1, batch) * m * k * n <= _MOST_MULTIPLICATIONS:
         return _held_bytes(packet, *(x for x in (added, a, b) if x is not None))
@@ -69,6 +69,28 @@ def product_bytes(packet: Any, a: Tensor, b: Tensor, added: Tensor | None = None
         return _held_bytes(packet, *operands)
 
     return copies + _at_most(batch, m, min(k, _DEPTH), n, run)
+
+
+_FEW_MULTIPLICATIONS = 400
+"""Products of a batch with fewer are computed without BLAS."""
+
+
+def _blas_copies(a: Tensor, b: Tensor) -> int:
+    """Count the copies of operands that BLAS can't read, of a batch one product at a time
+    (LinearAlgebra.cpp, addmm_impl_cpu_ and bmm_out_or_baddbmm_).
+    """
+    multiplications = a.shape[-2] * a.shape[-1] * b.shape[-1]
+    if a.dim() == 3 and multiplications < _FEW_MULTIPLICATIONS:
+        return 0
+    return sum(
+        x.shape[-2] * x.shape[-1] * x.dtype.itemsize for x in (a, b) if not is_read_by_blas(x)
+    )
+
+
+def is_read_by_blas(x: Tensor) -> bool:
+    """Say whether the rows, or the columns, lie one after the other, with gaps or without."""
+    (m, n), (by_row, by_column) = x.shape[-2:], x.stride()[-2:]
+    return (by_column == 1 and by_row >= max(1, n)) or (by_row == 1 and by_column >= max(1, m))
 
 
 def _at_most(batch: int, m: int, k: int, n: int, run: Callable[[int, int, int, int], int]) -> int:

@@ -11,6 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reformer_bench.measure.fake.autograd import called_by_engine
+
+_ELSEWHERE = -1
+"""Stands for the number of a storage that was allocated before."""
+
 
 class _Death(weakref.ref[Any]):
     """A weak reference to a storage, which knows the birth that it ends."""
@@ -79,7 +84,14 @@ class StorageLedger:
     def number_of(self, tensor: torch.Tensor) -> int | None:
         """Return the number of a tensor's storage; None where it is empty or wasn't seen born."""
         found = self._alive.get(tensor.untyped_storage()._cdata)
-        return None if found is None else found.number
+        return None if found is None or found.number == _ELSEWHERE else found.number
+
+    def pass_over(self, tensor: torch.Tensor) -> None:
+        """Know a tensor's storage as one that was there before, which is never written."""
+        storage = tensor.untyped_storage()
+        death = _Death(storage, self._end)
+        death.key, death.number, death.size = storage._cdata, _ELSEWHERE, storage.nbytes()
+        self._alive[death.key] = death
 
     def bump(self, n_bytes: int) -> None:
         """Write bytes that come and go at once: what an operator holds inside."""
@@ -155,6 +167,8 @@ class StorageLedger:
         key, number, size = death.key, death.number, death.size
         if self._alive.get(key) is death:
             del self._alive[key]
+        if number == _ELSEWHERE:
+            return
         self._died(number, self._taken_bytes(size))
 
 
@@ -182,7 +196,8 @@ class _SavedScalar:
 class SavedScalars:
     """Follows the Python numbers that backward nodes keep as tensors.
 
-    ``x * 2.0`` makes a tensor of the number, which the result's node holds until it has run.
+    ``x * 2.0`` makes a tensor of the number, which the result's node holds until it has run, and
+    which its backward pass multiplies by.
     """
 
     def __init__(self, ledger: StorageLedger, *, in_memory: bool) -> None:
@@ -201,6 +216,13 @@ class SavedScalars:
         if node is not None:
             node.metadata[_METADATA] = saved
             node.register_hook(saved.end)
+
+    def read_bytes(self, operator: Any, args: tuple[Any, ...]) -> int:
+        """Count the bytes of a number that an operator of the backward pass reads from its node, so
+        that no tensor is made of it again. To be called by ``__torch_dispatch__`` itself.
+        """
+        reads = self._in_memory and operator in _KEEPING and len(args) == 2
+        return _BYTES if reads and not isinstance(args[1], Tensor) and called_by_engine() else 0
 
     def after(self, operator: Any, out: Any, args: tuple[Any, ...]) -> None:
         """Note, after an operator, the number that its backward node will keep."""

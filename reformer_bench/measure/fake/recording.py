@@ -22,7 +22,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensorMode,
     UnsupportedFakeTensorException,
     UnsupportedMutationAliasingException,
     UnsupportedOperatorException,
@@ -34,13 +33,21 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from reformer_bench.measure.fake.autograd import adds_in_place, single_holder
+from reformer_bench.measure.fake.autograd import adds_in_place, single_holder, writes_in_place
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
+from reformer_bench.measure.fake.disguise import fake_tensors_in_disguise
 from reformer_bench.measure.fake.explain import explanation_of
 from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
+from reformer_bench.measure.fake.operators_cpu import is_known, table_note
+from reformer_bench.measure.fake.operators_cpu_loss import kept_elements
+from reformer_bench.measure.fake.operators_moe import grouped_product
 from reformer_bench.measure.fake.origins import ExplainedLedger
+from reformer_bench.measure.fake.outside import OneMode, Outside, imports_unrecorded
+from reformer_bench.measure.fake.reads import NotPredictableError, Reads
 from reformer_bench.measure.fake.snapshot import snapshot_of
+from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, place
+from reformer_bench.measure.fake.values import KnownValues
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
 from reformer_bench.measure.timeline import (
@@ -52,7 +59,6 @@ from reformer_bench.measure.timeline import (
     StorageLabel,
     Timeline,
 )
-from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.explanation import Explanation
 from reformer_bench.schema.record import AllocatorMemory, Prediction
 
@@ -79,6 +85,12 @@ class FakeRecording(Recording):
         self.scalars = SavedScalars(self._ledger, in_memory=device.scalars_take_memory)
         self._phases: list[PhaseInterval] = []
         self._labels: list[StorageLabel] = []
+        self.values = KnownValues()
+        self.reads = Reads(self.values)
+        self.mode = OneMode()
+        """Makes the tensors of the recording fake."""
+        self.outside = Outside(self.mode, self._ledger, self.values)
+        self._unknown: dict[Any, None] = {}
         self._known: dict[Hashable, tuple[int, int]] = {}
         """The bytes and FLOPs of work that was followed, by its key."""
         self._timeline: Timeline | None = None
@@ -182,12 +194,24 @@ class FakeRecording(Recording):
             if self._explained is not None:
                 self._explained.keep(key)
 
-    def add(self, operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Write down what an operator made, what it held inside meanwhile, and its FLOPs."""
+    def add(
+        self,
+        operator: Any,
+        out: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        held_bytes: int = 0,
+    ) -> None:
+        """Write down what an operator made, what it held inside meanwhile, and its FLOPs.
+
+        ``held_bytes`` come to what its shapes say that it holds inside, or go off it if negative.
+        """
         if self._explained is not None:
             self._explained.begin(operator)
         self._see(out)
-        self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs))
+        if not is_known(operator):
+            self._unknown[operator] = None
+        self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs) + held_bytes)
         formula = _flop_formulas().get(operator.overloadpacket)
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
@@ -229,12 +253,35 @@ class FakeRecording(Recording):
             kinds[kind] = kinds.get(kind, 0) + size
         return found
 
+    def unknown_operators(self) -> tuple[str, ...]:
+        """Return the operators that were taken to hold nothing inside because nothing is known of
+        them, in the order of their first call.
+        """
+        return tuple(map(str, self._unknown))
+
+    def _table_notes(self) -> Iterator[str]:
+        """Say where the table of what operators hold inside may fall short, on the CPU."""
+        if self.device.kind != "cpu":
+            return
+        note = table_note()
+        if note is not None:
+            yield note
+        if self._unknown:
+            names = ", ".join(self.unknown_operators())
+            yield f"what these operators hold inside is not known and was not counted: {names}"
+
     def prediction(self) -> Prediction:
         """Return what a cold and a warm step will take; ValueError where no phase was entered."""
         memory, peak = self.allocator_memory(), self.timeline.peak_of_step(WARM)
         if memory is None or peak is None:
             raise ValueError("expected the step to enter a phase ('forward'), it entered none")
-        return Prediction(memory, self.flops[WARM], self.bytes_by_place(peak), self.explanation())
+        return Prediction(
+            memory,
+            self.flops[WARM],
+            self.bytes_by_place(peak),
+            (*self.reads.notes, *self._table_notes()),
+            self.explanation(),
+        )
 
     def explanation(self) -> Explanation | None:
         """Return what is alive at the highest peak of the steps; None unless that was asked for."""
@@ -255,12 +302,15 @@ class FakeRecording(Recording):
 class _Follower(TorchDispatchMode):
     """Shows a recording every operator that runs, above the mode that makes tensors fake."""
 
-    def __init__(self, recording: FakeRecording, fake: FakeTensorMode) -> None:
+    def __init__(self, recording: FakeRecording) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        fake = recording.mode
         self._recording = recording
         self._scalars = recording.scalars
         self._single = single_holder()
         self._memo = ShapeMemo(fake)
+        self._values, self._reads = recording.values, recording.reads
+        self._outside = recording.outside
         # Results that FakeTensorMode works out anew it also remembers, by weak references, which
         # keep Module.to from exchanging parameters.
         self._remembered = fake.fake_tensor_converter.meta_converter.tensor_memo
@@ -276,15 +326,37 @@ class _Follower(TorchDispatchMode):
             into = adds_in_place(args, self._single)
             if into is not None:
                 func, args = torch.ops.aten.add_.Tensor, into
+        func = writes_in_place(func)
         if func is _READ and _asked_by_optimizer():
             return 1.0
-        out = self._memo.run(func, args, kwargs)
+        if func is not _LIFT:
+            args = self._outside.exchanged(args)
+            kwargs = {name: self._outside.exchanged(value) for name, value in kwargs.items()}
+        answer, held_bytes = self._reads.answer(func, args, kwargs), 0
+        if answer is not None:
+            out, held_bytes = answer
+        elif func is _GROUPED:
+            out = grouped_product(*args, **kwargs)
+        else:
+            out = self._memo.run(func, args, kwargs)
+            kept = kept_elements(func, args, kwargs)
+            if kept is not None:
+                out = torch.empty(kept, dtype=out.dtype).resize_(())
         if func is _LIFT and self._recording.device.kind == "cuda" and _asked_by_optimizer():
             # An optimizer's counters are made where torch makes tensors by default: not on a GPU.
             return torch.empty(out.shape, dtype=out.dtype, device=HOST)
         if self._remembered:
             self._remembered.clear()
-        self._recording.add(func, out, args, kwargs)
+        self._values.follow(func, out, args, kwargs)
+        if func is _CLONE and copies_buffer_deeply():
+            # A real one gets its storage in exchange for one of a single element.
+            held_bytes += out.dtype.itemsize
+        if func is _LIFT:
+            # Its value is known by now; kept on the tensor, it would be copied with it.
+            out.constant = None
+        self._reads.follow(func, out, args)
+        held_bytes -= self._scalars.read_bytes(func, args)
+        self._recording.add(func, out, args, kwargs, held_bytes)
         self._scalars.after(func, out, args)
         return out
 
@@ -301,10 +373,11 @@ def record_fake_allocations(
     """
     recording = FakeRecording(device, explain=explain)
     with ExitStack() as stack:
-        stack.enter_context(_explained())
-        fake = FakeTensorMode()
-        follower = _Follower(recording, fake)
-        stack.enter_context(fake)
+        stack.enter_context(_explained(recording.reads))
+        stack.enter_context(imports_unrecorded())
+        stack.enter_context(fake_tensors_in_disguise())
+        follower = _Follower(recording)
+        stack.enter_context(recording.mode)
         stack.enter_context(follower)
         try:
             yield recording
@@ -315,6 +388,8 @@ def record_fake_allocations(
 # Asked for by fake tensors themselves, in the middle of other operators.
 _DEVICE = torch.ops.prim.device.default
 _READ = torch.ops.aten._local_scalar_dense.default
+_GROUPED = torch.ops.aten._grouped_mm.default
+_CLONE = torch.ops.aten.clone.default
 _LIFT = torch.ops.aten.lift_fresh.default
 _OPTIMIZERS = str(Path(torch.optim.__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
@@ -340,10 +415,6 @@ def _flop_formulas() -> dict[Any, Callable[..., int]]:
     return {**flop_registry, **ours}
 
 
-class NotPredictableError(InputError):
-    """The code needs the values of tensors, which fake tensors don't have."""
-
-
 _REFUSALS: dict[type[Exception], str] = {
     DataDependentOutputException: "reads a value out of a tensor",
     DynamicOutputShapeException: "makes a tensor whose shape depends on values",
@@ -355,8 +426,10 @@ _WORDS_OF_REFUSALS = ("data pointer", "FakeTensor", "Please convert all Tensors 
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what fake tensors refuse into a NotPredictableError; other errors pass."""
+def _explained(reads: Reads) -> Iterator[None]:
+    """Turn what fake tensors refuse into a NotPredictableError, and what fails after a size was
+    taken to be as large as it can be; other errors pass.
+    """
     try:
         yield
     except Exception as error:
@@ -368,6 +441,8 @@ def _explained() -> Iterator[None]:
             words in text for words in _WORDS_OF_REFUSALS
         ):
             text = text[:160]
+        elif isinstance(error, RuntimeError | ValueError) and reads.bounded is not None:
+            text = f"{text[:160]} (after {reads.bounded})"
         else:
             raise
         raise NotPredictableError(
@@ -379,11 +454,9 @@ def _code_line(error: BaseException) -> str:
     """Return file and line of the innermost frame that is neither torch's nor this package's
     probes.
     """
-    torch_root, probes = Path(torch.__file__).parent, Path(__file__).parent
     lines = [
-        f"{frame.filename}:{frame.lineno}"
+        place(frame.filename, frame.lineno or 0)
         for frame in traceback.extract_tb(error.__traceback__)
-        if not {torch_root, probes} & set(Path(frame.filename).parents)
-        and not frame.filename.startswith("<")
+        if not is_torchs(frame.filename)
     ]
     return lines[-1] if lines else "an unknown line"

@@ -30,6 +30,33 @@ def used_twice():
     y.sum().backward()
 
 
+def used_by_lookup_and_product():
+    # The gradient of the product comes first and is a transposed view, so nothing is added into it.
+    weight = torch.ones(32, 64, requires_grad=True)
+    rows = nn.functional.embedding(torch.zeros(10, dtype=torch.long), weight)
+    (torch.tanh(rows) @ weight.t()).sum().backward()
+
+
+def numbers_in_backward():
+    x = torch.ones(64, 64, requires_grad=True) * 2.0
+    (x.view(-1) * 3 * (x / 0.5).view(-1)).exp().sum().backward()
+
+
+def layer_norm_without_weight():
+    x = torch.ones(64, 64, requires_grad=True)
+    (nn.functional.layer_norm(x, (64,)).exp() + x).tanh().sum().backward()
+
+
+def layer_norm_with_frozen_weight():
+    x, weight = torch.ones(64, 64, requires_grad=True), torch.ones(64)
+    nn.functional.layer_norm(x, (64,), weight).exp().sum().backward()
+
+
+def attention_with_dropout():
+    q = torch.ones(2, 3, 40, 8, requires_grad=True)
+    nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=0.1).sum().backward()
+
+
 def attention():
     q = torch.ones(2, 3, 200, 8, requires_grad=True)
     out = nn.functional.scaled_dot_product_attention(q, q, q[..., ::1], is_causal=True)
@@ -52,7 +79,15 @@ WORK = {
     "mean of bfloat16": lambda: torch.ones(50, 70, dtype=torch.bfloat16).mean(-1),
     "sort": lambda: torch.ones(3, 4, 900, dtype=torch.int64).sort(dim=-1, stable=True),
     "layer norm": lambda: nn.LayerNorm(96)(torch.ones(300, 96)).sum().backward(),
+    "layer norm without a weight": layer_norm_without_weight,
+    "layer norm with a frozen weight": layer_norm_with_frozen_weight,
+    "softmax of rows that may be all masked": lambda: torch._safe_softmax(torch.ones(9, 70), -1),
+    "the same, transposed": lambda: torch._safe_softmax(torch.ones(300, 9).t(), 0),
+    "the same, widened": lambda: torch._safe_softmax(torch.ones(9, 70).half(), -1, torch.float32),
     "gradients of a tensor used twice": used_twice,
+    "gradients of a tied weight": used_by_lookup_and_product,
+    "numbers that backward nodes keep": numbers_in_backward,
+    "attention with dropout": attention_with_dropout,
     "fused attention": attention,
     "a storage that grows": lambda: torch.ones(10).resize_(1000),
 }  # fmt: skip
