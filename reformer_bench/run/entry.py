@@ -48,7 +48,9 @@ def predict(cases: list[Case], profile: str | None) -> list[Prediction | NotPred
             found.append(predict_case(case, profile=device))
         except Exception as error:
             # One case's failure is its own record, whatever went wrong.
-            text = " ".join(str(error).split())
-            found.append(NotPredicted(f"{type(error).__name__}: {text[:300]}"))
+            text = " ".join(str(error).split())[:300]
+            # The text of an InputError says it all.
+            told = text if type(error) is InputError else f"{type(error).__name__}: {text}"
+            found.append(NotPredicted(told))
         tell(1)
     return found

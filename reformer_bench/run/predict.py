@@ -49,17 +49,20 @@ def predict_case(
 
     Raises:
         NotPredictableError: The case's code depends on the values of tensors.
+        InputError: A target's own code fails.
     """
     import torch
 
     from reformer_bench.measure.fake.devices import device_model
+    from reformer_bench.peers.targets.failures import told_in_one_line
 
     kind = case.device_kind
     plain = case.model_copy(update={"suite": "", "variant": "", "seed": 0, "device": kind})
     device = device_model(
         kind, CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
     )
-    return _predicted(plain, device, follow_all, torch.get_num_threads())
+    with told_in_one_line(case.target):
+        return _predicted(plain, device, follow_all, torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=4096)

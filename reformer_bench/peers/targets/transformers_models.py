@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from reformer_bench.peers.installed import check_installed, library_version
@@ -104,10 +105,10 @@ def _made(config: TargetConfig, fields: dict[str, Any]) -> Any:
 
     kind = fields["model_type"]
     if kind not in _types():
-        raise InputError(
-            f"{config.name}: transformers has no type of model {kind!r}"
-            f"{did_you_mean(kind, _types())}"
-        )
+        hint = did_you_mean(kind, _types())
+        if Path(kind).exists():
+            hint = f"; what lies here under this name is hf:./{kind}"
+        raise InputError(f"{config.name}: transformers has no type of model {kind!r}{hint}")
     rest = {key: value for key, value in fields.items() if key != "model_type"}
     kind_of_config = CONFIG_MAPPING[kind]
     try:
