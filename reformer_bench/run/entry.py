@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import tell
 from reformer_bench.schema.case import Case
@@ -17,6 +19,31 @@ def measure(order: WorkOrder, matmul_flops_per_second: float | None) -> Record:
     from reformer_bench.run.worker import measure_case
 
     return measure_case(order, matmul_flops_per_second)
+
+
+def library_model(case: Case) -> str | None:
+    """Return the type of transformers' models that a case needs; None where it needs none, or where
+    its configuration can't be read, which the case's worker will say.
+    """
+    if case.implementation == "transformers":
+        return "reformer"
+    if case.target is None or case.target.name.runs_code:
+        return None
+    path = case.target.name.path
+    if path is None:
+        return case.target.name.place
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def import_library(model_type: str) -> None:
+    """Import transformers and the code of a type of its models; nothing of a user's own."""
+    from reformer_bench.peers.targets.transformers_models import import_type
+
+    import_type(model_type)
 
 
 def describe(device: str) -> Description | InputError:

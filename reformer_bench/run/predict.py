@@ -119,6 +119,8 @@ def predict_all(
         if stopping.is_set():
             server.close()
             return {}
+        for library in filter(None, dict.fromkeys(map(entry.library_model, share))):
+            server.warm(entry.import_library, library)
         ended = server.call(entry.predict, share, profile, timeout_s=None, told=on_told)
         if ended.returned:
             found: list[Prediction | NotPredicted] = ended.value

@@ -62,6 +62,16 @@ def load_transformers(config: TargetConfig) -> Builds:
     return build
 
 
+def import_type(model_type: str) -> None:
+    """Import what building and running a type of transformers' models needs.
+
+    Raises InputError where there is no such type.
+    """
+    check_installed("transformers")
+    config = TargetConfig(target=f"hf:{model_type}")
+    _class_of(config, _made(config, {"model_type": model_type}))
+
+
 def _saved(config: TargetConfig) -> dict[str, Any]:
     path = config.name.path
     assert path is not None
