@@ -42,7 +42,7 @@ def predict(
 
     fit_in = target(device, memory_budget)
     cases = cases_of(options, seq_len, fit_in.profile.kind)
-    predicted = []
+    predicted, notes = [], []
     with progress_of("predicting", len(cases)) as tell:
         from reformer_bench.run.predict import predict_case
 
@@ -50,14 +50,22 @@ def predict(
             tell(now=f"{case.variant} at {format_tokens(case.length)} tokens")
             found = predict_case(case, profile=fit_in.profile)
             predicted.append((case, found.memory, found.flops))
+            notes.append(found.notes)
             tell()
     if output_format == "table":
         from reformer_bench.cli.console import make_console
-        from reformer_bench.report.command_tables import predictions_table
+        from reformer_bench.report.command_tables import predictions_table, small_print
 
-        make_console().print(predictions_table(predicted, fit_in.profile.name, fit_in.budget_bytes))
+        console = make_console()
+        console.print(predictions_table(predicted, fit_in.profile.name, fit_in.budget_bytes))
+        for line in small_print(case for case, *_ in predicted):
+            console.print(line)
+        for note in dict.fromkeys(each for found in notes for each in found):
+            console.print(f"Note: {note}", style="dim", markup=False)
         return
     rows = [_row(*one, fit_in) for one in predicted]
+    if output_format == "json":
+        rows = [row | {"notes": list(said)} for row, said in zip(rows, notes, strict=True)]
     text = f"{json.dumps(rows, indent=2)}\n" if output_format == "json" else _csv(rows)
     click.echo(text, nl=False)
 

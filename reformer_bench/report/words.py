@@ -60,6 +60,29 @@ def rate_figure(tokens_per_second: float) -> str:
     return three_figures(tokens_per_second / 1e3)
 
 
+def length_name(records: Iterable[Record]) -> str | None:
+    """Return what lengths count in these records: tokens, or what their targets say; None where
+    that isn't known, or not the same.
+    """
+    names = {record.length_name for record in records} - {None}
+    return names.pop() if len(names) == 1 else None
+
+
+def length_words(length: int, records: Iterable[Record]) -> str:
+    """Write a length with what it counts: ``4K tokens``, ``64 pixels a side``, ``length 64``."""
+    name = length_name(records)
+    shown = format_tokens(length)
+    return f"length {shown}" if name is None else f"{shown} {name}"
+
+
+def rate_noun(records: Iterable[Record]) -> str:
+    """Return what throughput counts: tokens, or examples where lengths count something else."""
+    kinds = {record.counts_tokens for record in records if record.timing is not None}
+    if kinds == {False}:
+        return "examples"
+    return "tokens" if kinds <= {True} else "tokens (or examples)"
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage in about two figures: 0.4%, 7.3%, 45%."""
     value = 100 * share
@@ -215,9 +238,10 @@ def _included(group: Group) -> str:
 def throughput_note(group: Group) -> str:
     """Say what throughput is, and how far samples scatter where they scatter much."""
     note = (
-        "Throughput: tokens of a step, divided by the median time of a warm step (not the first)."
+        f"Throughput: {rate_noun(group.records)} of a step, divided by the median time of a warm "
+        "step (not the first)."
     )
-    if any(record.cold_tokens_per_second is not None for record in group.records):
+    if any(record.cold_rate is not None for record in group.records):
         note += " Cold: the first step is the only one (on a CPU with the memory profiler on)."
     steps = ((record, CaseRow(record).step) for record in group.records if record.finished)
     spread, where = max(

@@ -5,6 +5,7 @@ Only a process that predicts imports torch: who asks workers for predictions nee
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import threading
@@ -62,7 +63,19 @@ def predict_case(
         kind, CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
     )
     with told_in_one_line(case.target):
-        return _predicted(plain, device, follow_all, torch.get_num_threads())
+        found = _predicted(plain, device, follow_all, torch.get_num_threads())
+    return dataclasses.replace(found, notes=(*found.notes, *_notes(case)))
+
+
+def _notes(case: Case) -> list[str]:
+    """Say what of a case's own switches is not predicted."""
+    notes = []
+    if case.train.compile:
+        notes.append(
+            "torch.compile is not predicted: the figures are those of the module as it is, and "
+            "compiled code may keep and allocate otherwise."
+        )
+    return notes
 
 
 @functools.lru_cache(maxsize=4096)

@@ -237,9 +237,7 @@ def _start_nvml(device: torch.device, found: _Findings) -> NvmlSampler | None:
     return sampler
 
 
-def _outcome(
-    error: Exception | SystemExit, case: Case, found: _Findings
-) -> tuple[Outcome, str]:
+def _outcome(error: Exception | SystemExit, case: Case, found: _Findings) -> tuple[Outcome, str]:
     text = " ".join(str(error).split()) or type(error).__name__
     ran_out = None
     if isinstance(error, Exception):
@@ -266,7 +264,10 @@ def _timing(order: WorkOrder, found: _Findings, matmul: float | None) -> Timing 
     """Return the record's times; None where not even the cold step ended."""
     if found.cold is None:
         return None
-    step_ms = median(step.total_ms for step in found.timed) if found.timed else None
+    counts_tokens = found.settings.get("length", "tokens") == "tokens"
+    step_ms = None
+    if found.timed and counts_tokens:
+        step_ms = median(step.total_ms for step in found.timed)
     return Timing(
         build_ms=found.build_ms,
         cold=found.cold,

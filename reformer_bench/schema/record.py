@@ -164,6 +164,8 @@ class Memory(_Frozen):
     predicted_places: dict[str, dict[str, int]] | None = None
     """What is alive at the predicted peak, in bytes, by part of the model and then by kind of
     memory."""
+    predicted_notes: tuple[str, ...] = ()
+    """What the prediction took for granted, or left out, a sentence each."""
 
     @property
     def peak_bytes(self) -> int | None:
@@ -394,11 +396,28 @@ class Record(_Frozen):
         return None if self.timing is None else self.timing.flops
 
     @property
-    def cold_tokens_per_second(self) -> float | None:
+    def length_name(self) -> str | None:
+        """What the case's length counts; None for a target's model that was never built."""
+        return "tokens" if self.case.target is None else self.settings.get("length")
+
+    @property
+    def counted_per_step(self) -> int:
+        """How much one step works on, for its throughput: tokens; examples where a length counts
+        something else, whose number may grow with its square.
+        """
+        return self.case.tokens if self.counts_tokens else self.case.examples
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether throughput is in tokens, and not in examples."""
+        return self.length_name in ("tokens", None)
+
+    @property
+    def cold_rate(self) -> float | None:
         """The throughput of a finished case that made a cold step only; None for any other."""
         if not self.finished or self.timing is None or self.timing.warm:
             return None
-        return 1e3 * self.case.tokens / self.timing.cold.total_ms
+        return 1e3 * self.counted_per_step / self.timing.cold.total_ms
 
     @property
     def was_disturbed(self) -> bool:
@@ -420,6 +439,8 @@ class Prediction:
     places: dict[str, dict[str, int]] = field(default_factory=dict)
     """What is alive at the later step's peak, in bytes, by part of the model (a module's name) and
     then by kind of memory."""
+    notes: tuple[str, ...] = ()
+    """What was taken for granted, or is not predicted, a sentence each."""
 
     @property
     def peak_bytes(self) -> int:
@@ -440,7 +461,11 @@ class Prediction:
     def added_to(self, memory: Memory) -> Memory:
         """Return a record's memory with what was predicted for it."""
         return memory.model_copy(
-            update={"predicted_peak_bytes": self.peak_bytes, "predicted_places": self.places}
+            update={
+                "predicted_peak_bytes": self.peak_bytes,
+                "predicted_places": self.places,
+                "predicted_notes": self.notes,
+            }
         )
 
 
