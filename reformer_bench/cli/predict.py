@@ -47,7 +47,7 @@ def predict(
         from reformer_bench.run.predict import predict_case
 
         for case in cases:
-            tell(now=f"{case.variant} at {format_tokens(case.length)} tokens")
+            tell(now=f"{case.variant} at length {format_tokens(case.length)}")
             found = predict_case(case, profile=fit_in.profile)
             predicted.append((case, found.memory, found.flops))
             notes.append(found.notes)

@@ -151,7 +151,7 @@ def model_words(group: Group) -> str:
     """Name the sizes of the models, joined by slashes where variants differ; of targets, what they
     are called and their arguments.
     """
-    targets = dict.fromkeys(target_words(r.case) for r in group.records if r.case.target)
+    targets = _targets(group)
     models = [record.case.config for record in group.records if record.case.target is None]
     if not models:
         return "; ".join(targets)
@@ -174,6 +174,21 @@ def model_words(group: Group) -> str:
         chunks = "/".join(dict.fromkeys(str(model.chunk_length) for model in lsh))
         words.append(f"LSH with {sizes('n_hashes', 'hash', 'es')} in chunks of {chunks}")
     return "; ".join((", ".join(words), *targets))
+
+
+def _targets(group: Group) -> list[str]:
+    """Say of each variant that is a target which one, with its optimizer where those differ."""
+    cases = {r.case.variant: r.case for r in group.records if r.case.target is not None}
+    optimizers = {case.optimizer for case in cases.values()}
+    found = []
+    for variant, case in cases.items():
+        words = target_words(case)
+        if len(cases) > 1:
+            words = f"{variant}: {words}"
+        if len(optimizers) > 1:
+            words += f" with {OPTIMIZERS.get(case.optimizer, 'no optimizer')}"
+        found.append(words)
+    return found
 
 
 def target_words(case: Case) -> str:
@@ -225,13 +240,14 @@ def memory_note(group: Group) -> str:
 def _included(group: Group) -> str:
     if group.workload in ("forward", "eval"):
         return "includes the parameters; there are no gradients"
-    states = dict.fromkeys(
-        f"{OPTIMIZERS[r.case.optimizer]}'s state"
-        for r in group.records
-        if r.case.optimizer in OPTIMIZERS
+    names = dict.fromkeys(
+        OPTIMIZERS[r.case.optimizer] for r in group.records if r.case.optimizer in OPTIMIZERS
     )
-    if group.workload == "train_step" and states:
-        return f"includes parameters, gradients and {' or '.join(states)}"
+    if group.workload == "train_step" and names:
+        state = f"{' or '.join(names)}'s state"
+        if len(names) > 1:
+            state = f"the optimizer's state ({', '.join(names)})"
+        return f"includes parameters, gradients and {state}"
     return "includes parameters and gradients; there is no optimizer"
 
 

@@ -8,7 +8,7 @@ from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import tell
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import NotPredicted, Prediction, Record
+from reformer_bench.schema.record import AllocatorMemory, NotPredicted, Prediction, Record
 
 PRELOAD = ("reformer_bench.run.preload",)
 """What a fork server imports, so that these functions start at once."""
@@ -44,6 +44,21 @@ def import_library(model_type: str) -> None:
     from reformer_bench.peers.targets.transformers_models import import_type
 
     import_type(model_type)
+
+
+def measure_memory(case: Case) -> tuple[AllocatorMemory, str] | InputError:
+    """Return a case's memory on the CPU and what its length counts; a failure that the user can
+    mend is returned instead of raised, which would lose its type.
+    """
+    from reformer_bench.peers.targets.failures import told_in_one_line
+    from reformer_bench.run.validate import measured_workload
+
+    try:
+        with told_in_one_line(case.target):
+            memory, settings = measured_workload(case)
+    except InputError as error:
+        return InputError(str(error))
+    return memory, settings.get("length", "tokens")
 
 
 def describe(device: str) -> Description | InputError:
