@@ -75,6 +75,11 @@ def _notes(case: Case) -> list[str]:
             "torch.compile is not predicted: the figures are those of the module as it is, and "
             "compiled code may keep and allocate otherwise."
         )
+    if case.train.autocast != "none" and case.device_kind == "cuda":
+        notes.append(
+            "torch.autocast is followed by the CPU's list of operators: on CUDA softmax, norms and "
+            "losses run in float32 as well, and keep more than is predicted."
+        )
     return notes
 
 
