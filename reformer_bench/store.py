@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pickle
 import stat
 import sys
 from dataclasses import dataclass
@@ -159,6 +160,17 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, f'{head[:-1]}, "cases": [\n{lines}\n]}}')
+
+
+def save_snapshot(path: Path, snapshot: dict[str, Any]) -> None:
+    """Write a memory snapshot as PyTorch's viewer reads it: pickled, by the newest protocol that
+    it knows.
+
+    Raises InputError where the file can't be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(snapshot, protocol=4))
 
 
 def load_baseline(path: Path) -> list[Record]:

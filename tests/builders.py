@@ -14,6 +14,7 @@ from typing import Any
 from reformer_bench.run.executor import WorkOrder
 from reformer_bench.run.expand import Part, Plan
 from reformer_bench.schema.case import Case
+from reformer_bench.schema.explanation import Explanation, Holder
 from reformer_bench.schema.model import PRESETS, preset
 from reformer_bench.schema.record import (
     AllocatorMemory,
@@ -184,6 +185,60 @@ def timing(samples_ms: Sequence[float], cold_ms: float) -> Timing:
 def prediction(peak_bytes: int = 1, flops: int = 1) -> Prediction:
     peak = PhasePeak(phase="forward", allocated_bytes=peak_bytes)
     return Prediction(AllocatorMemory(source="fake-tensor", cold=(peak,)), flops)
+
+
+def explanation() -> Explanation:
+    """What fills a peak of 1,000 MiB: layers alike, something large, and the model itself."""
+    path = "a_package/models/transformer/modeling_transformer.py"
+    scores = [
+        Holder(
+            module=f"layers.{layer}.attention",
+            operator="_softmax",
+            line=f"{path}:80",
+            your_line="train.py:12",
+            held_bytes=200 * MIB,
+            kind="activations",
+            shape=(1, 8, 2560, 2560),
+            dtype="float32",
+        )
+        for layer in range(2)
+    ]
+    gradient = Holder(
+        operator="_softmax_backward_data",
+        backward_of="_softmax",
+        module="layers.1.attention",
+        line=f"{path}:80",
+        your_line="train.py:12",
+        held_bytes=200 * MIB,
+        kind="temporaries",
+        shape=(1, 8, 2560, 2560),
+        dtype="float32",
+    )
+    fixed = [
+        Holder(
+            module=f"layers.{layer}.output",
+            tensor=name,
+            operator="zeros_like",
+            line="train.py:20",
+            held_bytes=100 * MIB,
+            kind=kind,
+            shape=(5120, 5120),
+            dtype="float32",
+        )
+        for kind, name in (("parameters", "weight"), ("optimizer", "weight[exp_avg]"))
+        for layer in range(2)
+    ]
+    return Explanation(
+        module="layers.1.attention",
+        operator="_softmax_backward_data",
+        backward_of="_softmax",
+        line=f"{path}:80",
+        your_line="train.py:12",
+        peak_bytes=1000 * MIB,
+        step="warm",
+        phase="backward",
+        holders=(*scores, gradient, *fixed),
+    )
 
 
 def record_of(

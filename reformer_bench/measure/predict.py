@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from reformer_bench.measure.fake.devices import DeviceModel, device_model
-from reformer_bench.measure.fake.recording import record_fake_allocations
+from reformer_bench.measure.fake.recording import FakeRecording, record_fake_allocations
 from reformer_bench.measure.profile import PhaseContext, record_steps
 from reformer_bench.schema.devices import device_profile
 from reformer_bench.schema.record import Prediction
@@ -28,6 +28,7 @@ def predict(
     step: Callable[[nn.Module, PhaseContext], None],
     *,
     device: str | DeviceModel = "cpu",
+    explain: bool = False,
 ) -> Prediction:
     """Predict what one step of a module takes, without running it.
 
@@ -43,6 +44,7 @@ def predict(
         device: The device whose allocator is imitated: ``cpu``, the name of another device profile
             (``a100-40``, ``h100-80``, …; see ``reformer_bench.schema.devices``), or a model of a
             device.
+        explain: Also say what is alive at the peak, and which lines of code made it.
 
     Returns:
         The prediction: the peak of each phase and what the highest one consists of, in bytes, and
@@ -54,10 +56,23 @@ def predict(
             the text names operator and source line.
         ValueError: The step has entered no phase.
     """
+    return follow(build, step, device=device, explain=explain).prediction()
+
+
+def follow(
+    build: Callable[[], nn.Module],
+    step: Callable[[nn.Module, PhaseContext], None],
+    *,
+    device: str | DeviceModel = "cpu",
+    explain: bool = False,
+) -> FakeRecording:
+    """Return the recording that a prediction is taken from; arguments and errors are those of
+    ``predict``.
+    """
     model = device
     if isinstance(model, str):
         profile = device_profile(model, asked_by="device")
         model = device_model(profile.kind, profile.workspace_bytes)
-    with record_fake_allocations(model) as recording:
+    with record_fake_allocations(model, explain=explain) as recording:
         record_steps(recording, lambda: _ModuleStep(build(), step))
-    return recording.prediction()
+    return recording

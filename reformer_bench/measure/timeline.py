@@ -183,12 +183,14 @@ class Timeline:
         breakdowns.
         """
         allocations = self._allocations
-        kinds = np.where(self._outlive_forward, "activations", "temporaries").astype("<U12")
-        for number, kind in enumerate(LABEL_KINDS):
-            kinds[self._label_numbers == number] = kind
         alive = allocations.alive_at(peak.event)
-        columns = (allocations.address[alive], allocations.size[alive], kinds[alive])
+        columns = (allocations.address[alive], allocations.size[alive], self._kinds[alive])
         return [(int(a), int(size), str(kind)) for a, size, kind in zip(*columns, strict=True)]
+
+    def kinds_by_birth(self) -> dict[int, str]:
+        """Return the kind of each allocation, as in breakdowns, by the event that made it."""
+        births = self._allocations.birth.tolist()
+        return dict(zip(births, map(str, self._kinds), strict=True))
 
     @cached_property
     def live_bytes(self) -> IntArray:
@@ -224,6 +226,14 @@ class Timeline:
             if place is not None and numbers[place] < 0:
                 numbers[place] = LABEL_KINDS.index(label.kind)
         return numbers
+
+    @cached_property
+    def _kinds(self) -> npt.NDArray[np.str_]:
+        """The kind of each allocation, as in breakdowns."""
+        kinds = np.where(self._outlive_forward, "activations", "temporaries").astype("<U12")
+        for number, kind in enumerate(LABEL_KINDS):
+            kinds[self._label_numbers == number] = kind
+        return kinds
 
     @cached_property
     def _outlive_forward(self) -> npt.NDArray[np.bool_]:

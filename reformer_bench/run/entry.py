@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import tell
@@ -87,7 +88,10 @@ def predict(cases: list[Case], profile: str | None) -> list[Prediction | NotPred
     found: list[Prediction | NotPredicted] = []
     for case in cases:
         try:
-            found.append(predict_case(case, profile=device))
+            predicted = predict_case(case, profile=device, explain=True)
+            assert predicted.explanation is not None
+            # A record keeps no more of it, and a run has many cases.
+            found.append(replace(predicted, explanation=predicted.explanation.kept()))
         except Exception as error:
             # One case's failure is its own record, whatever went wrong.
             text = " ".join(str(error).split())[:300]

@@ -30,6 +30,7 @@ from reformer_bench.schema.record import (
 
 if TYPE_CHECKING:
     from reformer_bench.measure.fake.devices import DeviceModel
+    from reformer_bench.measure.fake.recording import FakeRecording
 
 # A worker starts in seconds and predicts about two cases a second.
 _CASES_OF_A_WORKER = 8
@@ -37,7 +38,11 @@ _MOST_WORKERS = 8
 
 
 def predict_case(
-    case: Case, *, profile: DeviceProfile | None = None, follow_all: bool = False
+    case: Case,
+    *,
+    profile: DeviceProfile | None = None,
+    follow_all: bool = False,
+    explain: bool = False,
 ) -> Prediction:
     """Predict what a case will take on its kind of device, without that device.
 
@@ -47,6 +52,7 @@ def predict_case(
         case: What is to be predicted.
         profile: The device of the case's kind that is meant; a common one unless given.
         follow_all: Follow every repetition by itself: slower, with the same result.
+        explain: Also say what is alive at the peak, and what made it.
 
     Raises:
         NotPredictableError: The case's code depends on the values of tensors.
@@ -54,17 +60,35 @@ def predict_case(
     """
     import torch
 
-    from reformer_bench.measure.fake.devices import device_model
     from reformer_bench.peers.targets.failures import told_in_one_line
+
+    plain, device = _predictable(case, profile)
+    with told_in_one_line(case.target):
+        found = _predicted(plain, device, follow_all, explain, torch.get_num_threads())
+    return dataclasses.replace(found, notes=(*found.notes, *_notes(case)))
+
+
+def follow_case(case: Case, *, profile: DeviceProfile | None = None) -> FakeRecording:
+    """Return the recording that the explained prediction of a case is taken from; arguments and
+    errors are those of ``predict_case``.
+    """
+    from reformer_bench.peers.targets.failures import told_in_one_line
+
+    plain, device = _predictable(case, profile)
+    with told_in_one_line(case.target):
+        return _followed(plain, device, follow_all=False, explain=True)
+
+
+def _predictable(case: Case, profile: DeviceProfile | None) -> tuple[Case, DeviceModel]:
+    """Return what of a case decides its prediction, and the device to imitate."""
+    from reformer_bench.measure.fake.devices import device_model
 
     kind = case.device_kind
     plain = case.model_copy(update={"suite": "", "variant": "", "seed": 0, "device": kind})
     device = device_model(
         kind, CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
     )
-    with told_in_one_line(case.target):
-        found = _predicted(plain, device, follow_all, torch.get_num_threads())
-    return dataclasses.replace(found, notes=(*found.notes, *_notes(case)))
+    return plain, device
 
 
 def _notes(case: Case) -> list[str]:
@@ -84,8 +108,14 @@ def _notes(case: Case) -> list[str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int) -> Prediction:
+def _predicted(
+    case: Case, device: DeviceModel, follow_all: bool, explain: bool, n_threads: int
+) -> Prediction:
     # CPU kernels have a buffer for each thread, so their number is part of what is remembered.
+    return _followed(case, device, follow_all=follow_all, explain=explain).prediction()
+
+
+def _followed(case: Case, device: DeviceModel, *, follow_all: bool, explain: bool) -> FakeRecording:
     from reformer_bench.measure.fake.recording import record_fake_allocations
     from reformer_bench.measure.profile import record_steps
     from reformer_bench.model.repeats import followed_by
@@ -100,9 +130,9 @@ def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int
                 recording.once(key, work)
 
     prepare(case)
-    with record_fake_allocations(device) as recording, followed_by(follow):
+    with record_fake_allocations(device, explain=explain) as recording, followed_by(follow):
         record_steps(recording, lambda: build_fake_workload(case))
-    return recording.prediction()
+    return recording
 
 
 def predict_all(

@@ -80,10 +80,12 @@ def baseline_of(records: Sequence[Record]) -> Baseline:
     return Baseline(
         made_at=min(record.started_at for record in records),
         environment=first,
-        cases=tuple(
-            BaselineRecord(
-                **{field: getattr(record, field) for field in BaselineRecord.model_fields}
-            )
-            for record in latest_of_each(records)
-        ),
+        cases=tuple(_kept(record) for record in latest_of_each(records)),
     )
+
+
+def _kept(record: Record) -> BaselineRecord:
+    fields = {field: getattr(record, field) for field in BaselineRecord.model_fields}
+    # Lines of code move from one commit to the next, and would make a diff of every case.
+    fields["memory"] = record.memory.model_copy(update={"predicted_explanation": None})
+    return BaselineRecord(**fields)

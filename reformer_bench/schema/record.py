@@ -15,13 +15,13 @@ from typing import ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reformer_bench.schema.case import Case, DeviceKind
+from reformer_bench.schema.explanation import Explanation
+from reformer_bench.schema.phases import PHASES as PHASES
+from reformer_bench.schema.phases import Phase as Phase
 
 SCHEMA_VERSION: Final = 1
 PREDICTED_SOURCE: Final = "fake-tensor"
 """What ``AllocatorMemory.source`` is where nothing was run."""
-
-Phase = Literal["build", "forward", "backward", "optimizer"]
-PHASES: tuple[Phase, ...] = ("build", "forward", "backward", "optimizer")
 
 # With two threads on two cores, less than this slows a step by an eighth at most.
 _DISTURBING_CORES = 0.25
@@ -166,6 +166,9 @@ class Memory(_Frozen):
     memory."""
     predicted_notes: tuple[str, ...] = ()
     """What the prediction took for granted, or left out, a sentence each."""
+    predicted_explanation: Explanation | None = None
+    """What fills the predicted peak, the largest first; None where the prediction was not
+    explained."""
 
     @property
     def peak_bytes(self) -> int | None:
@@ -439,6 +442,8 @@ class Prediction:
     places: dict[str, dict[str, int]] = field(default_factory=dict)
     """What is alive at the later step's peak, in bytes, by part of the model (a module's name) and
     then by kind of memory."""
+    explanation: Explanation | None = None
+    """What is alive at the highest peak, where that was asked for."""
     notes: tuple[str, ...] = ()
     """What was taken for granted, or is not predicted, a sentence each."""
 
@@ -460,11 +465,13 @@ class Prediction:
 
     def added_to(self, memory: Memory) -> Memory:
         """Return a record's memory with what was predicted for it."""
+        explanation = self.explanation
         return memory.model_copy(
             update={
                 "predicted_peak_bytes": self.peak_bytes,
                 "predicted_places": self.places,
                 "predicted_notes": self.notes,
+                "predicted_explanation": None if explanation is None else explanation.kept(),
             }
         )
 

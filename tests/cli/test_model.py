@@ -55,7 +55,7 @@ def test_predict_shows_notes_once_and_keeps_them_in_json(file, capsys):
         (("--model", "nothing.py:x"), "--model: nothing.py: cannot be read"),
         (("--model", "mine.py:Nothing"), "mine.py has no 'Nothing'"),
         (("--model", "mine.py"), "is not a model (allowed: package.module:factory"),
-        (("--model", "mine.py:Model", "--set", "model.n_layers=1"), "is for models of this package"),
+        (("--model", "mine.py:Model", "--set", "model.n_layers=1"), "for models of this package"),
         (("--model", "mine.py:Model", "--set", "config.x=1"), "is for models named by hf:TYPE"),
         (("--model", "mine.py:Model", "--set", "args.x=1"), "takes no argument 'x'"),
         (("--model", "mine.py:Model", "--set", "train.optimizer=adm"), "did you mean 'Adam'?"),

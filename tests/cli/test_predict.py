@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import pickle
+from itertools import accumulate
 
 import pytest
 
@@ -67,9 +69,44 @@ def test_the_table_says_what_fits_in_a_device(capsys):
     assert "yes" in out
 
 
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("grouping", ["tensor", "layer", "line", "kind"])
+def test_the_peak_is_explained_below_the_table(capsys, monkeypatch, grouping, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, _ = call(
+        capsys, "predict", *TINY, "--preset", "transformer", "--seq-len", "64", "--explain",
+        "--top", "3", "--group", grouping,
+    )  # fmt: skip
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= width
+    assert "at the peak, in the" in out
+    assert ("layers.0" if grouping == "layer" else "reformer_bench/") in out
+
+
+def test_an_explanation_in_json_and_a_snapshot_add_up_to_the_peak(capsys, tmp_path):
+    file = tmp_path / "predicted.pickle"
+    code, out, _ = call(
+        capsys, "predict", *TINY, "--preset", "transformer", "--seq-len", "64", "--explain",
+        "--format", "json", "--snapshot", file,
+    )  # fmt: skip
+    (row,) = json.loads(out)
+    found = row["explanation"]
+    assert code == 0
+    assert found["peak_bytes"] == row["peak_bytes"]
+    assert len(found["holders"]) == 12
+    held = sum(holder["held_bytes"] for holder in found["holders"])
+    assert held + found["rest_bytes"] == row["peak_bytes"]
+    events = pickle.loads(file.read_bytes())["device_traces"][0]
+    changes = {"alloc": 1, "free_completed": -1}
+    sums = accumulate(changes.get(event["action"], 0) * event["size"] for event in events)
+    assert max(sums) == row["peak_bytes"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("--explain", "--format", "csv"), "--explain: has no CSV"),
+        (("--snapshot", "x", "--seq-len", "64,128"), "--snapshot: holds one prediction"),
         (("--device-profile", "h100"), "did you mean 'h100-80'"),
         (("--memory-budget", "lots"), "--memory-budget: 'lots' is not a size"),
         (("--preset", "gpt"), "--preset: 'gpt' is not a preset"),
@@ -83,6 +120,12 @@ def test_wrong_input_is_one_line_that_names_the_option(capsys, arguments, words)
     assert code == 2
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_a_snapshot_that_cannot_be_written_is_one_line(capsys):
+    code, _, err = call(capsys, "predict", *TINY, "--seq-len", "64", "--snapshot", "/dev/null/x")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("Error: /dev/null/x: cannot be written")
 
 
 @pytest.mark.slow

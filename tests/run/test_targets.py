@@ -134,7 +134,7 @@ class Sound(Model):
          "has no gradient"),
         ("class Made(Model):\n    def loss(self, module, x): sys.exit(1)", "ends the program"),
         ("def Made():\n    m = Model(); m.module.to('meta'); return m", "on the device 'meta'"),
-        ("class Made(Model):\n    def loss(self, m, x):\n        return m(x).mean() * x.max().item()",
+        ("class Made(Model):\n    def loss(self, m, x): return m(x).sum() * x.sum().item()",
          "reads a value out of a tensor"),
     ],
 )  # fmt: skip

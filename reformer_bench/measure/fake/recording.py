@@ -11,7 +11,7 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,8 +36,11 @@ from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from reformer_bench.measure.fake.autograd import adds_in_place, single_holder
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
+from reformer_bench.measure.fake.explain import explanation_of
 from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
+from reformer_bench.measure.fake.origins import ExplainedLedger
+from reformer_bench.measure.fake.snapshot import snapshot_of
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
 from reformer_bench.measure.timeline import (
@@ -50,6 +53,7 @@ from reformer_bench.measure.timeline import (
     Timeline,
 )
 from reformer_bench.schema.errors import InputError
+from reformer_bench.schema.explanation import Explanation
 from reformer_bench.schema.record import AllocatorMemory, Prediction
 
 HOST = torch.device("cpu", 0)
@@ -64,11 +68,14 @@ class FakeRecording(Recording):
     It is made by ``record_fake_allocations``.
     """
 
-    def __init__(self, device: DeviceModel) -> None:
+    def __init__(self, device: DeviceModel, *, explain: bool = False) -> None:
         self.device = device
         self.flops: dict[int, int] = {}
         """The matrix products' FLOPs in the phases of each step, by its number."""
-        self._ledger = StorageLedger(device.taken_bytes)
+        self._explained = ExplainedLedger(device.taken_bytes) if explain else None
+        self._ledger: StorageLedger = (
+            StorageLedger(device.taken_bytes) if self._explained is None else self._explained
+        )
         self.scalars = SavedScalars(self._ledger, in_memory=device.scalars_take_memory)
         self._phases: list[PhaseInterval] = []
         self._labels: list[StorageLabel] = []
@@ -97,6 +104,8 @@ class FakeRecording(Recording):
         self._labels += [
             StorageLabel(kind, now, number) for number in numbers if number is not None
         ]
+        if self._explained is not None and kind == "gradients":
+            self._explained.name_gradients()
 
     @contextmanager
     def step(self, number: int, module: nn.Module) -> Iterator[None]:
@@ -105,7 +114,10 @@ class FakeRecording(Recording):
         Plain leaves (an activation, a projection) count to the module around them. Before the cold
         step comes what the device itself takes then and keeps.
         """
+        explained = self._explained
         if number == COLD and self.device.constant_bytes:
+            if explained is not None:
+                explained.begin("workspace of the device's libraries")
             self._ledger.hold(self.device.constant_bytes)
         names = {
             id(submodule): name
@@ -126,7 +138,8 @@ class FakeRecording(Recording):
         entering = register_module_forward_pre_hook(enter)
         leaving = register_module_forward_hook(leave, always_call=True)
         try:
-            yield
+            with nullcontext() if explained is None else explained.watch(module):
+                yield
         finally:
             entering.remove()
             leaving.remove()
@@ -151,7 +164,10 @@ class FakeRecording(Recording):
         known = self._known.get(key)
         if known is not None:
             height_bytes, flops = known
-            self._ledger.bump(height_bytes)
+            if self._explained is None:
+                self._ledger.bump(height_bytes)
+            else:
+                self._explained.bump_again(key, height_bytes)
             self._counted += flops
             return
         counted, height = self._counted, None
@@ -163,9 +179,13 @@ class FakeRecording(Recording):
             height = self._ledger.stop()
         if height is not None:
             self._known[key] = (height, self._counted - counted)
+            if self._explained is not None:
+                self._explained.keep(key)
 
     def add(self, operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Write down what an operator made, what it held inside meanwhile, and its FLOPs."""
+        if self._explained is not None:
+            self._explained.begin(operator)
         self._see(out)
         self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs))
         formula = _flop_formulas().get(operator.overloadpacket)
@@ -214,7 +234,22 @@ class FakeRecording(Recording):
         memory, peak = self.allocator_memory(), self.timeline.peak_of_step(WARM)
         if memory is None or peak is None:
             raise ValueError("expected the step to enter a phase ('forward'), it entered none")
-        return Prediction(memory, self.flops[WARM], self.bytes_by_place(peak))
+        return Prediction(memory, self.flops[WARM], self.bytes_by_place(peak), self.explanation())
+
+    def explanation(self) -> Explanation | None:
+        """Return what is alive at the highest peak of the steps; None unless that was asked for."""
+        if self._explained is None:
+            return None
+        return explanation_of(self.timeline, self._explained)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return every allocation and release as PyTorch's memory viewer reads them.
+
+        ValueError is raised for a recording that was not to be explained.
+        """
+        if self._explained is None:
+            raise ValueError("expected a recording with explain=True, which this one is not")
+        return snapshot_of(self.timeline, self._explained)
 
 
 class _Follower(TorchDispatchMode):
@@ -255,13 +290,16 @@ class _Follower(TorchDispatchMode):
 
 
 @contextmanager
-def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording]:
-    """Make the tensors of the block fake, and record what they would take.
+def record_fake_allocations(
+    device: DeviceModel = CPU, *, explain: bool = False
+) -> Iterator[FakeRecording]:
+    """Make the tensors of the block fake, and record what they would take, with ``explain`` also
+    where it comes from.
 
     Raises NotPredictableError, naming operator and source line, where the code inside depends on
     the values of tensors.
     """
-    recording = FakeRecording(device)
+    recording = FakeRecording(device, explain=explain)
     with ExitStack() as stack:
         stack.enter_context(_explained())
         fake = FakeTensorMode()

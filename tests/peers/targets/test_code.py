@@ -116,5 +116,5 @@ def test_paths_may_have_spaces_colons_and_any_letters(tmp_path):
 def test_a_file_that_is_not_there_is_said(tmp_path, inner):
     (tmp_path / "folder.py").mkdir()
     path = tmp_path / ("folder.py" if inner else "nothing.py")
-    with pytest.raises(InputError, match="cannot be read .*expected the file of a model"):
+    with pytest.raises(InputError, match=r"cannot be read .*expected the file of a model"):
         target_config(f"{path}:Model", {})

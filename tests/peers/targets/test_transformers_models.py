@@ -97,9 +97,9 @@ def test_a_broken_configuration_is_said(tmp_path, text, said):
 def test_wrong_names_are_said_with_the_nearest(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no type of model 'lama', did you mean 'llama'"):
         built("hf:lama")
-    with pytest.raises(InputError, match="config.num_hiden_layers is not a field"):
+    with pytest.raises(InputError, match=r"config\.num_hiden_layers is not a field"):
         built("hf:llama", num_hiden_layers=2)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "saved").mkdir()
-    with pytest.raises(InputError, match="what lies here under this name is hf:./saved"):
+    with pytest.raises(InputError, match=r"what lies here under this name is hf:\./saved"):
         built("hf:saved")
