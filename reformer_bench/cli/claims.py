@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from reformer_bench.schema.errors import InputError, writing
 
 if TYPE_CHECKING:
     from reformer_bench.claims.judge import Judgement
+    from reformer_bench.schema.case import Case
     from reformer_bench.schema.record import Record
 
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -67,7 +68,10 @@ def claims(runs: tuple[Path, ...], output_format: str, plot: Path | None) -> int
     if Verdict.REFUTED in verdicts:
         return Exit.REFUTED
     if verdicts == {Verdict.NOT_MEASURABLE}:
-        click.echo("Error: no claim could be judged by these runs", err=True)
+        whose = ""
+        if all(record.case.target is not None for record in records):
+            whose = ": the paper's claims are about this package's models, and these are others"
+        click.echo(f"Error: no claim could be judged by these runs{whose}", err=True)
         return Exit.NOTHING_MEASURED
     return 0
 
@@ -93,13 +97,19 @@ def _one_model(records: list[Record]) -> None:
         case = record.case
         key = (case.suite, case.variant, case.workload, record.environment.device_kind)
         known = first.setdefault(key, record).case
-        if known.model == case.model and known.optimizer == case.optimizer:
+        told = [_told(each) for each in (known, case)]
+        different = [name for name in told[0] | told[1] if told[0].get(name) != told[1].get(name)]
+        if not different:
             continue
-        fields = [n for n in type(case.model).model_fields
-                  if getattr(known.model, n) != getattr(case.model, n)]  # fmt: skip
-        name = fields[0] if fields else "optimizer"
-        one, other = (getattr(c.model if fields else c, name) for c in (known, case))
+        name = different[0]
+        one, other = (each.get(name, "none") for each in told)
         raise InputError(
             f"{case.variant} of suite {case.suite} has {name} = {one} in one record and {other} in "
             "another: give runs of one model only"
         )
+
+
+def _told(case: Case) -> dict[str, Any]:
+    """Return what decides a case's figures besides its sizes, by name; ``train.`` is a switch's."""
+    train = {f"train.{name}": value for name, value in case.train.model_dump(mode="json").items()}
+    return {**case.model.model_dump(mode="json"), "optimizer": case.optimizer, **train}

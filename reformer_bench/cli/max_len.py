@@ -103,7 +103,7 @@ def _longest(
 
     @functools.cache
     def peak(length: int) -> int:
-        tell(now=f"{name} at {length:,} tokens")
+        tell(now=f"{name} at length {length:,}")
         case = make_case(length)
         return predict_case(case, profile=fit_in.profile).peak_bytes
 
@@ -135,7 +135,7 @@ def _verified(
         length = longest if share == 1.0 else int(share * longest) // STEP * STEP
         if length < 1:
             break
-        tell(now=f"running {line.variant} at {length:,} tokens")
+        tell(now=f"running {line.variant} at length {length:,}")
         record = _run(make_case(length), fit_in, executor)
         first = first or record
         if record.finished:
@@ -174,7 +174,7 @@ def _failure(line: LongestLine) -> str | None:
         else f"the longest that really ran has {line.ran.case.length:,}"
     )
     return (
-        f"{line.variant}: {line.length:,} tokens were predicted to fit and did not run "
+        f"{line.variant}: length {line.length:,} was predicted to fit and did not run "
         f"({outcome_words(record)}: {record.message}); {ran}"
     )
 

@@ -66,6 +66,9 @@ def predict(
         _print(predicted, fit_in, grouping if explain else None, top)
         return
     rows = [_row(*one, fit_in) for one in predicted]
+    if output_format == "json":
+        for row, (_, found) in zip(rows, predicted, strict=True):
+            row["notes"] = list(found.notes)
     if explain:
         from reformer_bench.report.explain import grouped
 
@@ -88,7 +91,7 @@ def _predicted(
         from reformer_bench.run.predict import follow_case, predict_case
 
         for case in cases:
-            tell(now=f"{case.variant} at {format_tokens(case.length)} tokens")
+            tell(now=f"{case.variant} at length {format_tokens(case.length)}")
             if snapshot is None:
                 found = predict_case(case, profile=fit_in.profile, explain=explain)
             else:
@@ -107,12 +110,16 @@ def _print(
 ) -> None:
     """Print the table of predictions, and how each peak is filled where that is asked for."""
     from reformer_bench.cli.console import make_console
-    from reformer_bench.report.command_tables import predictions_table
+    from reformer_bench.report.command_tables import predictions_table, small_print
     from reformer_bench.report.explain import case_title, explanation_table
 
     console = make_console()
     rows = [(case, found.memory, found.flops) for case, found in predicted]
     console.print(predictions_table(rows, fit_in.profile.name, fit_in.budget_bytes))
+    for line in small_print(case for case, _ in predicted):
+        console.print(line)
+    for note in dict.fromkeys(each for _, found in predicted for each in found.notes):
+        console.print(f"Note: {note}", style="dim", markup=False)
     for case, found in predicted if grouping is not None else ():
         assert grouping is not None
         assert found.explanation is not None

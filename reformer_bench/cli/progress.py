@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from reformer_bench.report.frames import CaseRow
 from reformer_bench.report.words import outcome_words
 from reformer_bench.run.session import Standing
 from reformer_bench.schema.case import Case
@@ -148,8 +149,9 @@ class PlainLines:
             message = record.message or "no reason given"
             skipped = record.outcome is Outcome.SKIPPED
             return [*columns, message if skipped else f"{outcome_words(record)}: {message}"]
-        speed = record.timing.tokens_per_second if record.timing is not None else None
-        shown = "–" if speed is None else f"{speed:,.0f} tokens/s"
+        speed = CaseRow(record).rate
+        noun = "tokens" if record.counts_tokens else "examples"
+        shown = "–" if speed is None else f"{speed:,.0f} {noun}/s"
         peak = format_bytes(record.memory.peak_bytes)
         return [*columns, f"{peak:>9}", f"{shown:>14}", f"{record.wall_ms / 1e3:.1f} s".rjust(6)]
 

@@ -67,6 +67,11 @@ def recommend(
         return prediction.peak_bytes, prediction.flops
 
     records = load_records(runs) if runs else []
+    if records and all(record.case.target is not None for record in records):
+        raise InputError(
+            f"{runs[0]}: has other models only (model_from), and the combinations to choose among "
+            "are of this package's models"
+        )
     check_device(records, profile.kind)
     cases = _combinations(seq_len, settings, profile.kind)
     if attention is not None:

@@ -91,6 +91,8 @@ def show(
             if breakdown
             else tables.summary_table(records, baseline)
         )
+        if table == "summary":
+            _print_growth(records)
         return
     from reformer_bench.report import export
 
@@ -102,6 +104,17 @@ def show(
         else export.export_json(records, table)
     )
     click.echo(text, nl=False)
+
+
+def _print_growth(records: list[Record]) -> None:
+    """Print with which powers of the length memory and time grow, where that can be fitted."""
+    from reformer_bench.claims.growth import growth_lines
+    from reformer_bench.cli.console import make_console
+
+    console = make_console()
+    for line in growth_lines(records):
+        console.print()
+        console.print(line, markup=False)
 
 
 def _explain(

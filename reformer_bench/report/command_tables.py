@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol
@@ -49,6 +49,12 @@ def predictions_table(
         headers.append("fits")
         title += f", which has to fit in {format_bytes(budget_bytes)}"
     return FittedTable(_columns("variant", numbers=headers), rows, title=title)
+
+
+def small_print(cases: Iterable[Case]) -> list[Text]:
+    """Say which target each variant is, where it is one, and what it is built with."""
+    said = {c.variant: target_words(c) for c in cases if c.target is not None}
+    return [Text(f"{variant}: {words}", style="dim") for variant, words in said.items()]
 
 
 @dataclass(frozen=True)

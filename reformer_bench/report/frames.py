@@ -42,12 +42,19 @@ class CaseRow:
         return quartiles(self.record.step_samples_ms)
 
     @property
-    def tokens_per_second(self) -> float | None:
-        """The throughput at the median time of a warm step."""
+    def rate(self) -> float | None:
+        """The throughput at the median time of a warm step, in tokens or else in examples per
+        second.
+        """
         timing, step = self.record.timing, self.step
-        if timing is not None and timing.tokens_per_second is not None:
+        if self.record.counts_tokens and timing is not None and timing.tokens_per_second:
             return timing.tokens_per_second
         return self._rate(step.median) if step is not None and step.median > 0 else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The throughput in tokens; None where the case's length counts something else."""
+        return self.rate if self.record.counts_tokens else None
 
     @property
     def rate_quartiles(self) -> tuple[float, float] | None:
@@ -102,7 +109,8 @@ class CaseRow:
         record, case, timing, step = self.record, self.record.case, self.record.timing, self.step
         allocator, nvml, host = record.memory.allocator, record.memory.nvml, record.memory.host
         parts = record.breakdown
-        slower, faster = self.rate_quartiles or (None, None)
+        of_tokens = self.rate_quartiles if record.counts_tokens else None
+        slower, faster = of_tokens or (None, None)
         columns = {
             "case_id": record.case_id,
             "suite": case.suite,
@@ -165,7 +173,7 @@ class CaseRow:
         return {**columns, "overhead_ms": self.overhead_ms}
 
     def _rate(self, milliseconds: float) -> float:
-        return self.record.case.tokens * 1e3 / milliseconds
+        return self.record.counted_per_step * 1e3 / milliseconds
 
 
 def breakdown_bytes(breakdown: Breakdown, kind: str) -> int:

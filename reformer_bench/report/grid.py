@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from reformer_bench.report.frames import CaseRow, foreseen_bytes
 from reformer_bench.report.groups import Group
-from reformer_bench.report.words import outcome_words, rate_figure, row_name, three_figures
+from reformer_bench.report.words import (
+    outcome_words,
+    rate_figure,
+    rate_noun,
+    row_name,
+    three_figures,
+)
 from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.units import format_bytes
 
@@ -47,8 +53,19 @@ def figure_grids(group: Group) -> list[Grid]:
     memory = _grid(group, "peak memory", _peak, format_bytes, words_of=_words_and_prediction)
     if not is_timed(group):
         return [memory]
-    title = "throughput, 1,000 tokens per second"
-    return [memory, _grid(group, title, _rate, rate_figure, max, words_of=_words_or_cold_rate)]
+    noun = rate_noun(group.records)
+    title = f"throughput, {'1,000 ' if noun == 'tokens' else ''}{noun} per second"
+    return [memory, _grid_of_rates(group, title, in_thousands=noun == "tokens")]
+
+
+def _grid_of_rates(group: Group, title: str, *, in_thousands: bool) -> Grid:
+    show = rate_figure if in_thousands else three_figures
+
+    def words(record: Record) -> tuple[str, ...]:
+        rate = record.cold_rate
+        return (_words(record) if rate is None else f"{show(rate)} cold",)
+
+    return _grid(group, title, _rate, show, max, words_of=words)
 
 
 def ratio_grids(group: Group, baseline: str | None) -> list[Grid]:
@@ -117,8 +134,8 @@ def _peak(record: Record) -> float | None:
 
 
 def _rate(record: Record) -> float | None:
-    """Return the tokens per second; None unless the case finished."""
-    return CaseRow(record).tokens_per_second if record.finished else None
+    """Return the throughput; None unless the case finished."""
+    return CaseRow(record).rate if record.finished else None
 
 
 def _words(record: Record) -> str:
@@ -134,8 +151,3 @@ def _words_and_prediction(record: Record) -> tuple[str, ...]:
     if record.outcome is Outcome.SKIPPED:
         return (prediction,)
     return _words(record), prediction
-
-
-def _words_or_cold_rate(record: Record) -> tuple[str, ...]:
-    rate = record.cold_tokens_per_second
-    return (_words(record) if rate is None else f"{rate_figure(rate)} cold",)

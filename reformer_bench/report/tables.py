@@ -29,6 +29,7 @@ from reformer_bench.report.words import (
     setting_words,
     split_name,
     stop_note,
+    three_figures,
     throughput_note,
     versions_words,
 )
@@ -187,8 +188,10 @@ def case_facts(record: Record) -> dict[str, str]:
         facts["predicted"] = format_bytes(predicted)
     if timing is not None and row.step is not None:
         facts["warm step"] = _step_words(row.step, timing.n_warmup)
-    if row.tokens_per_second is not None:
-        facts["throughput"] = f"{rate_figure(row.tokens_per_second)} thousand tokens per second"
+    if row.rate is not None and record.counts_tokens:
+        facts["throughput"] = f"{rate_figure(row.rate)} thousand tokens per second"
+    elif row.rate is not None:
+        facts["throughput"] = f"{three_figures(row.rate)} examples per second"
     if record.flops is not None:
         facts["FLOPs"] = f"{record.flops / 1e9:,.4g} GFLOP a step"
         if row.matmul_share is not None:
@@ -200,6 +203,8 @@ def case_facts(record: Record) -> dict[str, str]:
     if row.overhead_ms is not None:
         taken = _duration(row.overhead_ms)
         facts["overhead"] = f"{taken} that reformer-bench took to start and stop the case"
+    if record.memory.predicted_notes:
+        facts["of the prediction"] = " ".join(record.memory.predicted_notes)
     if record.settings:
         facts["settings"] = ", ".join(f"{k} = {v}" for k, v in sorted(record.settings.items()))
     return facts

@@ -60,6 +60,29 @@ def rate_figure(tokens_per_second: float) -> str:
     return three_figures(tokens_per_second / 1e3)
 
 
+def length_name(records: Iterable[Record]) -> str | None:
+    """Return what lengths count in these records: tokens, or what their targets say; None where
+    that isn't known, or not the same.
+    """
+    names = {record.length_name for record in records} - {None}
+    return names.pop() if len(names) == 1 else None
+
+
+def length_words(length: int, records: Iterable[Record]) -> str:
+    """Write a length with what it counts: ``4K tokens``, ``64 pixels a side``, ``length 64``."""
+    name = length_name(records)
+    shown = format_tokens(length)
+    return f"length {shown}" if name is None else f"{shown} {name}"
+
+
+def rate_noun(records: Iterable[Record]) -> str:
+    """Return what throughput counts: tokens, or examples where lengths count something else."""
+    kinds = {record.counts_tokens for record in records if record.timing is not None}
+    if kinds == {False}:
+        return "examples"
+    return "tokens" if kinds <= {True} else "tokens (or examples)"
+
+
 def percent(share: float) -> str:
     """Write a share as a percentage in about two figures: 0.4%, 7.3%, 45%."""
     value = 100 * share
@@ -128,7 +151,7 @@ def model_words(group: Group) -> str:
     """Name the sizes of the models, joined by slashes where variants differ; of targets, what they
     are called and their arguments.
     """
-    targets = dict.fromkeys(target_words(r.case) for r in group.records if r.case.target)
+    targets = _targets(group)
     models = [record.case.config for record in group.records if record.case.target is None]
     if not models:
         return "; ".join(targets)
@@ -151,6 +174,21 @@ def model_words(group: Group) -> str:
         chunks = "/".join(dict.fromkeys(str(model.chunk_length) for model in lsh))
         words.append(f"LSH with {sizes('n_hashes', 'hash', 'es')} in chunks of {chunks}")
     return "; ".join((", ".join(words), *targets))
+
+
+def _targets(group: Group) -> list[str]:
+    """Say of each variant that is a target which one, with its optimizer where those differ."""
+    cases = {r.case.variant: r.case for r in group.records if r.case.target is not None}
+    optimizers = {case.optimizer for case in cases.values()}
+    found = []
+    for variant, case in cases.items():
+        words = target_words(case)
+        if len(cases) > 1:
+            words = f"{variant}: {words}"
+        if len(optimizers) > 1:
+            words += f" with {OPTIMIZERS.get(case.optimizer, 'no optimizer')}"
+        found.append(words)
+    return found
 
 
 def target_words(case: Case) -> str:
@@ -202,22 +240,24 @@ def memory_note(group: Group) -> str:
 def _included(group: Group) -> str:
     if group.workload in ("forward", "eval"):
         return "includes the parameters; there are no gradients"
-    states = dict.fromkeys(
-        f"{OPTIMIZERS[r.case.optimizer]}'s state"
-        for r in group.records
-        if r.case.optimizer in OPTIMIZERS
+    names = dict.fromkeys(
+        OPTIMIZERS[r.case.optimizer] for r in group.records if r.case.optimizer in OPTIMIZERS
     )
-    if group.workload == "train_step" and states:
-        return f"includes parameters, gradients and {' or '.join(states)}"
+    if group.workload == "train_step" and names:
+        state = f"{' or '.join(names)}'s state"
+        if len(names) > 1:
+            state = f"the optimizer's state ({', '.join(names)})"
+        return f"includes parameters, gradients and {state}"
     return "includes parameters and gradients; there is no optimizer"
 
 
 def throughput_note(group: Group) -> str:
     """Say what throughput is, and how far samples scatter where they scatter much."""
     note = (
-        "Throughput: tokens of a step, divided by the median time of a warm step (not the first)."
+        f"Throughput: {rate_noun(group.records)} of a step, divided by the median time of a warm "
+        "step (not the first)."
     )
-    if any(record.cold_tokens_per_second is not None for record in group.records):
+    if any(record.cold_rate is not None for record in group.records):
         note += " Cold: the first step is the only one (on a CPU with the memory profiler on)."
     steps = ((record, CaseRow(record).step) for record in group.records if record.finished)
     spread, where = max(

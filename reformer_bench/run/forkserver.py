@@ -69,6 +69,8 @@ class ForkServer:
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Connection | None = None
+        self._warmed: set[bytes] = set()
+        """The calls that the server itself has run."""
 
     def start(self) -> None:
         """Start the server and wait until its modules are imported."""
@@ -97,6 +99,30 @@ class ForkServer:
         except BaseException:
             self.close()
             raise
+
+    def warm(self, function: Callable[..., None], *args: Any) -> None:
+        """Have the server itself run ``function(*args)`` once, so that later workers find what it
+        imported.
+
+        The rules for ``preload`` hold for it as well. Where it raises nothing is said: a worker
+        that needs the same will. An exception here takes the server down.
+        """
+        work = pickle.dumps((function, args))
+        if work in self._warmed:
+            return
+        self.start()
+        assert self._control is not None
+        try:
+            self._control.send(("warm", work))
+            self._control.recv()
+        except (EOFError, ConnectionError):
+            # Whatever is run next starts another server, or says why it can't.
+            self.close()
+        except BaseException:
+            self.close()
+            raise
+        else:
+            self._warmed.add(work)
 
     def call(
         self,
@@ -173,6 +199,7 @@ class ForkServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process = self._control = None
+        self._warmed.clear()
 
 
 def serve(descriptor: int, preload: Sequence[str]) -> None:
@@ -191,6 +218,14 @@ def serve(descriptor: int, preload: Sequence[str]) -> None:
             kind, work = control.recv()
         except (EOFError, ConnectionError):
             return
+        if kind == "warm":
+            with contextlib.suppress(Exception):
+                function, args = pickle.loads(work)
+                function(*args)
+            gc.collect()
+            gc.freeze()
+            with contextlib.suppress(BrokenPipeError):
+                control.send("ready")
         if kind == "run":
             with contextlib.suppress(BrokenPipeError):
                 _supervise(control, work)

@@ -52,15 +52,20 @@ def impose(device: torch.device, budget_bytes: int | None) -> MemoryLimit:
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget_bytes / total), device)
         return MemoryLimit(budget_bytes, _budget_words(budget_bytes))
     _start_threads()
-    free = int(psutil.virtual_memory().available)
-    of_group = available_bytes()
-    free = int(_SHARE_OF_FREE_MEMORY * (free if of_group is None else min(free, of_group)))
+    free = int(_SHARE_OF_FREE_MEMORY * free_bytes())
     if budget_bytes is not None:
         most = budget_bytes + _ROOM_BYTES + int(_ROOM_SHARE * budget_bytes)
         if most <= free:
             return MemoryLimit(budget_bytes, _budget_words(budget_bytes), limit_data_segment(most))
     why = f"the machine's {format_bytes(free)} of free memory"
     return MemoryLimit(free, why, limit_data_segment(free))
+
+
+def free_bytes() -> int:
+    """Return what the machine, and the control group that this process is in, have free."""
+    free = int(psutil.virtual_memory().available)
+    of_group = available_bytes()
+    return free if of_group is None else min(free, of_group)
 
 
 def exceeded(budget_bytes: int | None, peak_bytes: int | None) -> str | None:

@@ -13,7 +13,7 @@ from reformer_bench.schema.case import Case, DeviceKind
 from reformer_bench.schema.errors import InputError, did_you_mean, validated
 from reformer_bench.schema.model import PRESETS
 from reformer_bench.schema.suite import Suite
-from reformer_bench.schema.target import parse_target
+from reformer_bench.schema.target import TargetName, hash_of, parse_target
 from reformer_bench.schema.units import parse_lengths
 
 _LEAST_MAX_LENGTH = 65_536
@@ -93,7 +93,10 @@ def variants_of(models: Iterable[str], dtype: str | None = None) -> dict[str, di
             found[model] = {"preset": model}
             continue
         name = parse_target(model)
-        short = name.factory.rpartition(".")[2] or Path(name.place).name or name.place
+        if name.path is not None:
+            # Said here, where the option is known.
+            hash_of(name.path)
+        short = _short_name(name)
         unique, number = short, 2
         while unique in found:
             unique, number = f"{short}-{number}", number + 1
@@ -101,6 +104,16 @@ def variants_of(models: Iterable[str], dtype: str | None = None) -> dict[str, di
         if dtype is not None:
             found[unique]["dtype"] = dtype
     return found
+
+
+def _short_name(name: TargetName) -> str:
+    """Return what a target is called in tables: its factory, its type, or its folder's name."""
+    if name.factory:
+        return name.factory.rpartition(".")[2]
+    place = Path(name.place)
+    if place.name == "config.json":
+        place = place.resolve().parent
+    return place.resolve().name if name.path is not None and place.is_dir() else place.stem
 
 
 def with_models(suite: Suite, models: Iterable[str]) -> Suite:
@@ -174,9 +187,14 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
     """Set one dotted key in a suite's data."""
     first, *rest = key.split(".")
     if first == "model" and rest:
-        for variant in data["variants"].values():
-            if "model_from" not in variant:
-                variant.setdefault("model", {})[".".join(rest)] = value
+        own = [one for one in data["variants"].values() if "model_from" not in one]
+        if not own and data["variants"]:
+            raise InputError(
+                f"--set: {key!r} is for models of this package, and there is none; of other "
+                "models, config.… sets fields (hf:TYPE) and args.… arguments (FILE.py:FACTORY)"
+            )
+        for variant in own:
+            variant.setdefault("model", {})[".".join(rest)] = value
         return
     if first == "variants" and rest:
         _check_variant(data["variants"], rest[0], option="--set")

@@ -5,6 +5,7 @@ Only a process that predicts imports torch: who asks workers for predictions nee
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import threading
@@ -55,19 +56,27 @@ def predict_case(
 
     Raises:
         NotPredictableError: The case's code depends on the values of tensors.
+        InputError: A target's own code fails.
     """
     import torch
 
+    from reformer_bench.peers.targets.failures import told_in_one_line
+
     plain, device = _predictable(case, profile)
-    return _predicted(plain, device, follow_all, explain, torch.get_num_threads())
+    with told_in_one_line(case.target):
+        found = _predicted(plain, device, follow_all, explain, torch.get_num_threads())
+    return dataclasses.replace(found, notes=(*found.notes, *_notes(case)))
 
 
 def follow_case(case: Case, *, profile: DeviceProfile | None = None) -> FakeRecording:
     """Return the recording that the explained prediction of a case is taken from; arguments and
     errors are those of ``predict_case``.
     """
+    from reformer_bench.peers.targets.failures import told_in_one_line
+
     plain, device = _predictable(case, profile)
-    return _followed(plain, device, follow_all=False, explain=True)
+    with told_in_one_line(case.target):
+        return _followed(plain, device, follow_all=False, explain=True)
 
 
 def _predictable(case: Case, profile: DeviceProfile | None) -> tuple[Case, DeviceModel]:
@@ -80,6 +89,22 @@ def _predictable(case: Case, profile: DeviceProfile | None) -> tuple[Case, Devic
         kind, CUBLAS_WORKSPACE_BYTES if profile is None else profile.workspace_bytes
     )
     return plain, device
+
+
+def _notes(case: Case) -> list[str]:
+    """Say what of a case's own switches is not predicted."""
+    notes = []
+    if case.train.compile:
+        notes.append(
+            "torch.compile is not predicted: the figures are those of the module as it is, and "
+            "compiled code may keep and allocate otherwise."
+        )
+    if case.train.autocast != "none" and case.device_kind == "cuda":
+        notes.append(
+            "torch.autocast is followed by the CPU's list of operators: on CUDA softmax, norms and "
+            "losses run in float32 as well, and keep more than is predicted."
+        )
+    return notes
 
 
 @functools.lru_cache(maxsize=4096)
@@ -142,6 +167,8 @@ def predict_all(
         if stopping.is_set():
             server.close()
             return {}
+        for library in filter(None, dict.fromkeys(map(entry.library_model, share))):
+            server.warm(entry.import_library, library)
         ended = server.call(entry.predict, share, profile, timeout_s=None, told=on_told)
         if ended.returned:
             found: list[Prediction | NotPredicted] = ended.value

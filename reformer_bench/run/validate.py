@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,32 +13,15 @@ from reformer_bench.measure.allocator.cpu import record_cpu_allocations
 from reformer_bench.measure.fake import operator_samples
 from reformer_bench.measure.fake.operator_samples import OperatorComparison
 from reformer_bench.measure.profile import record_steps
+from reformer_bench.run.comparison import Comparison
 from reformer_bench.run.predict import predict_case
-from reformer_bench.run.workloads import build_workload, prepare
-from reformer_bench.schema.case import Case, Workload
+from reformer_bench.run.workloads import Workload, build_workload, prepare
+from reformer_bench.schema.case import Case
+from reformer_bench.schema.case import Workload as WorkloadName
 from reformer_bench.schema.model import Attention, ModelConfig, Positions, Residual
 from reformer_bench.schema.record import AllocatorMemory
 
-_WORKLOADS: tuple[Workload, ...] = ("train_step", "forward", "attention")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A case, predicted and measured on the CPU's allocator."""
-
-    case: Case
-    predicted: AllocatorMemory
-    measured: AllocatorMemory
-
-    @property
-    def error_bytes(self) -> int:
-        """The predicted peak less the measured one."""
-        return self.predicted.peak_allocated_bytes - self.measured.peak_allocated_bytes
-
-    @property
-    def error(self) -> float:
-        """The error as a share of the measured peak, without its sign."""
-        return abs(self.error_bytes) / self.measured.peak_allocated_bytes
+_WORKLOADS: tuple[WorkloadName, ...] = ("train_step", "forward", "attention")
 
 
 def compare(case: Case, *, n_threads: int = 1) -> Comparison:
@@ -69,13 +51,25 @@ def compare_operators(*, n_threads: int = 1) -> list[OperatorComparison]:
 
 def measured_memory(case: Case) -> AllocatorMemory:
     """Measure what a build, a cold and a warm step of a case take, in this process."""
+    return measured_workload(case)[0]
+
+
+def measured_workload(case: Case) -> tuple[AllocatorMemory, dict[str, str]]:
+    """Return what ``measured_memory`` does, and the settings of the workload."""
     prepare(case)
     gc.collect()
+    settings: dict[str, str] = {}
+
+    def build() -> Workload:
+        workload = build_workload(case, torch.device("cpu"))
+        settings.update(workload.settings)
+        return workload
+
     with record_cpu_allocations() as recording:
-        record_steps(recording, lambda: build_workload(case, torch.device("cpu")))
+        record_steps(recording, build)
     memory = recording.allocator_memory()
     assert memory is not None
-    return memory
+    return memory, settings
 
 
 def random_cases(count: int, seed: int) -> Iterator[Case]:

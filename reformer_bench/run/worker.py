@@ -17,12 +17,13 @@ from reformer_bench.measure.host import HighWaterMark, is_out_of_memory
 from reformer_bench.measure.nvml import NvmlSampler, open_nvml
 from reformer_bench.measure.profile import Recording, record_build, record_step, without_context
 from reformer_bench.measure.timeline import COLD, WARM
+from reformer_bench.peers.targets.failures import failure_words
 from reformer_bench.run import limits
 from reformer_bench.run.executor import COUNTED_STEP_MS, Description, WorkOrder, n_warmup_steps
 from reformer_bench.run.expand import check_device
 from reformer_bench.run.quality import lsh_quality
 from reformer_bench.run.workloads import Workload, build_workload, prepare
-from reformer_bench.schema.case import device_kind
+from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.model import Attention
 from reformer_bench.schema.record import (
@@ -96,9 +97,9 @@ def measure_case(order: WorkOrder, matmul_flops_per_second: float | None) -> Rec
     outcome, message = Outcome.OK, None
     try:
         _measure(order, device, found)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         limits.lift(found.limit)
-        outcome, message = _outcome(error, device, found)
+        outcome, message = _outcome(error, case, found)
     else:
         if found.over_budget is not None:
             outcome = Outcome.HOST_OOM if case.device_kind == "cpu" else Outcome.DEVICE_OOM
@@ -236,12 +237,18 @@ def _start_nvml(device: torch.device, found: _Findings) -> NvmlSampler | None:
     return sampler
 
 
-def _outcome(error: Exception, device: torch.device, found: _Findings) -> tuple[Outcome, str]:
+def _outcome(error: Exception | SystemExit, case: Case, found: _Findings) -> tuple[Outcome, str]:
     text = " ".join(str(error).split()) or type(error).__name__
-    ran_out = is_out_of_memory(error, device_kind(device.type))
+    ran_out = None
+    if isinstance(error, Exception):
+        ran_out = is_out_of_memory(error, case.device_kind)
     if ran_out is None:
-        # The text of an InputError says it all.
-        words = text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+        words = f"{type(error).__name__}: {text}"
+        if isinstance(error, InputError):
+            # Its text says it all.
+            words = text
+        elif case.target is not None:
+            words = f"{case.target.target}: {failure_words(error)}"
         return Outcome.ERROR, _shortened(words)
     limit = f" (within {found.limit.why})" if found.limit is not None else ""
     # What torch puts before it is the place in its own source.
@@ -257,7 +264,10 @@ def _timing(order: WorkOrder, found: _Findings, matmul: float | None) -> Timing 
     """Return the record's times; None where not even the cold step ended."""
     if found.cold is None:
         return None
-    step_ms = median(step.total_ms for step in found.timed) if found.timed else None
+    counts_tokens = found.settings.get("length", "tokens") == "tokens"
+    step_ms = None
+    if found.timed and counts_tokens:
+        step_ms = median(step.total_ms for step in found.timed)
     return Timing(
         build_ms=found.build_ms,
         cold=found.cold,

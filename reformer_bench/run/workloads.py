@@ -6,7 +6,8 @@ step runs on fake tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -291,6 +292,7 @@ class _TargetTask:
     ) -> None:
         built = load_target(target)(case.batch, case.length)
         module = built.module
+        _check_real(module, target)
         if target.dtype != "float32":
             module = module.to(getattr(torch, target.dtype))
         self.module: nn.Module = module.to(device).train(training)
@@ -298,7 +300,8 @@ class _TargetTask:
         count = sum(p.numel() for p in module.parameters())
         self.settings["parameters"] = str(count)
         self._built = built
-        self._inputs = _in_dtype(built.inputs(case.batch, case.length, device), target.dtype)
+        made = built.inputs(case.batch, case.length, device)
+        self._inputs = _placed(made, getattr(torch, target.dtype), device)
         if case.train.compile:
             if not _is_fake(self.module):
                 self.module.compile()
@@ -325,17 +328,30 @@ class _TargetTask:
         """Have nothing to look at."""
 
 
-def _in_dtype(inputs: Any, dtype: str) -> Any:
-    """Return inputs with numbers of 32 bits turned into a module's dtype; others stay."""
-    if dtype == "float32":
-        return inputs
+def _check_real(module: nn.Module, target: TargetConfig) -> None:
+    """Raise InputError for a module with parameters that are only shapes, which can't be moved."""
+    name = next((n for n, p in module.named_parameters() if p.device.type == "meta"), None)
+    if name is not None:
+        raise InputError(
+            f"{target.target}: parameter {name!r} is on the device 'meta'; the factory is to make "
+            "a module with its parameters in the memory of the CPU"
+        )
+
+
+def _placed(inputs: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """Return inputs with their tensors on the device, and numbers of 32 bits in the module's
+    dtype; what is neither tensor, tuple, list nor dict stays as it is.
+    """
     if isinstance(inputs, Tensor):
-        wide = inputs.dtype is torch.float32
-        return inputs.to(getattr(torch, dtype)) if wide else inputs
-    if isinstance(inputs, Mapping):
-        return {key: _in_dtype(value, dtype) for key, value in inputs.items()}
+        return inputs.to(device, dtype if inputs.dtype is torch.float32 else inputs.dtype)
+    if isinstance(inputs, MutableMapping):
+        placed = copy.copy(inputs)
+        for key, value in inputs.items():
+            placed[key] = _placed(value, dtype, device)
+        return placed
     if isinstance(inputs, tuple | list):
-        return type(inputs)(_in_dtype(value, dtype) for value in inputs)
+        values = [_placed(value, dtype, device) for value in inputs]
+        return type(inputs)(*values) if hasattr(inputs, "_fields") else type(inputs)(values)
     return inputs
 
 

@@ -97,7 +97,12 @@ class Case(BaseModel):
     @property
     def tokens(self) -> int:
         """The number of tokens in one step."""
-        return self.batch * self.length * self.train.accumulate
+        return self.examples * self.length
+
+    @property
+    def examples(self) -> int:
+        """The number of sequences, or images, in one step."""
+        return self.batch * self.train.accumulate
 
     @property
     def series(self) -> tuple[str, str, str, int]:

@@ -164,6 +164,8 @@ class Memory(_Frozen):
     predicted_places: dict[str, dict[str, int]] | None = None
     """What is alive at the predicted peak, in bytes, by part of the model and then by kind of
     memory."""
+    predicted_notes: tuple[str, ...] = ()
+    """What the prediction took for granted, or left out, a sentence each."""
     predicted_explanation: Explanation | None = None
     """What fills the predicted peak, the largest first; None where the prediction was not
     explained."""
@@ -397,11 +399,28 @@ class Record(_Frozen):
         return None if self.timing is None else self.timing.flops
 
     @property
-    def cold_tokens_per_second(self) -> float | None:
+    def length_name(self) -> str | None:
+        """What the case's length counts; None for a target's model that was never built."""
+        return "tokens" if self.case.target is None else self.settings.get("length")
+
+    @property
+    def counted_per_step(self) -> int:
+        """How much one step works on, for its throughput: tokens; examples where a length counts
+        something else, whose number may grow with its square.
+        """
+        return self.case.tokens if self.counts_tokens else self.case.examples
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether throughput is in tokens, and not in examples."""
+        return self.length_name in ("tokens", None)
+
+    @property
+    def cold_rate(self) -> float | None:
         """The throughput of a finished case that made a cold step only; None for any other."""
         if not self.finished or self.timing is None or self.timing.warm:
             return None
-        return 1e3 * self.case.tokens / self.timing.cold.total_ms
+        return 1e3 * self.counted_per_step / self.timing.cold.total_ms
 
     @property
     def was_disturbed(self) -> bool:
@@ -451,6 +470,7 @@ class Prediction:
             update={
                 "predicted_peak_bytes": self.peak_bytes,
                 "predicted_places": self.places,
+                "predicted_notes": self.notes,
                 "predicted_explanation": None if explanation is None else explanation.kept(),
             }
         )

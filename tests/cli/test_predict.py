@@ -163,7 +163,7 @@ def test_a_length_that_does_not_run_is_an_error_that_says_the_longest_that_did(c
     assert row["longest_run"] < 1000 < row["longest"]
     last = err.splitlines()[-1]
     assert last == (
-        f"Error: transformer: {row['longest']:,} tokens were predicted to fit and did not run (out "
+        f"Error: transformer: length {row['longest']:,} was predicted to fit and did not run (out "
         f"of memory: no memory left); the longest that really ran has {row['longest_run']:,}"
     )
 

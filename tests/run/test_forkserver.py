@@ -149,3 +149,17 @@ def test_settings_are_the_workers_environment():
 def test_one_line_has_no_second_line():
     assert one_line(ValueError("a\nb")) == "ValueError: a"
     assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_what_warms_a_server_is_there_in_its_workers_and_runs_once(tmp_path):
+    server = ForkServer([])
+    try:
+        for _ in range(2):
+            server.warm(os.mkdir, str(tmp_path / "made"))
+            server.warm(os.chdir, str(tmp_path / "made"))
+        assert server.call(os.getcwd).value == str(tmp_path / "made")
+        # What fails says nothing, and leaves the server as it was.
+        server.warm(os.chdir, str(tmp_path / "nothing"))
+        assert server.call(os.getcwd).value == str(tmp_path / "made")
+    finally:
+        server.close()

@@ -147,27 +147,27 @@ def test_the_step_time_is_the_median_of_the_warm_samples_in_order():
     assert one.step_samples_ms == (3.0, 1.0, 2.0, 10.0)
     assert one.step_ms == 2.5
     assert one.flops == 12
-    assert one.cold_tokens_per_second is None
+    assert one.cold_rate is None
 
 
 @pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.OK])
 def test_a_case_that_did_not_finish_has_samples_and_no_step_time(outcome):
     assert timed(50.0, 3.0, outcome=outcome).step_samples_ms == (3.0,)
     assert timed(50.0, 3.0, outcome=outcome).step_ms is None
-    assert timed(50.0, outcome=outcome).cold_tokens_per_second is None
+    assert timed(50.0, outcome=outcome).cold_rate is None
 
 
 def test_a_case_with_a_cold_step_only_has_its_throughput_and_no_step_time():
     one = timed(50.0)
     assert one.step_ms is None
     assert one.step_samples_ms == ()
-    assert one.cold_tokens_per_second == pytest.approx(one.case.tokens / 0.05)
+    assert one.cold_rate == pytest.approx(one.case.tokens / 0.05)
 
 
 def test_without_timing_there_is_no_time():
     one = record_of(outcome=Outcome.TIMEOUT)
     assert one.step_samples_ms == ()
-    assert one.step_ms is one.flops is one.cold_tokens_per_second is None
+    assert one.step_ms is one.flops is one.cold_rate is None
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ Inputs = Any
 
 EXAMPLE = """\
     class Mine:
-        module = MyModel()
+        def __init__(self):
+            self.module = MyModel()
 
         def inputs(self, batch, length, device):
             return torch.randint(1000, (batch, length), device=device)
@@ -113,6 +114,12 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 def _as_scalar(loss: Any, what: str) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise InputError(f"{what} is to be one number with a gradient, and is {shape}")
+        found = (
+            f"a tensor of shape {tuple(loss.shape)}"
+            if isinstance(loss, Tensor)
+            else f"a {type(loss).__name__}"
+        )
+        raise InputError(f"{what} is to be a tensor of one number, and is {found}")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise InputError(f"{what} has no gradient: it depends on nothing that is trained")
     return loss

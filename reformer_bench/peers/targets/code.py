@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +13,11 @@ from typing import Any
 from torch import nn
 
 from reformer_bench.peers.targets.built import EXAMPLE, Builds, BuiltModel
+from reformer_bench.peers.targets.failures import failure_words
+from reformer_bench.peers.targets.files import enter_folder, import_file
 from reformer_bench.peers.targets.known import recognized
 from reformer_bench.schema.errors import InputError, did_you_mean
-from reformer_bench.schema.target import TargetConfig, TargetKind, TargetName, hash_of
+from reformer_bench.schema.target import TargetConfig, TargetKind, TargetName
 
 _SIZES = ("batch", "length")
 """Parameters of a factory that get the case's own sizes."""
@@ -40,23 +41,53 @@ def load_factory(config: TargetConfig) -> Builds:
 
     def build(batch: int, length: int) -> BuiltModel:
         given = {"batch": batch, "length": length}
+        enter_folder(_folder(name))
+        before = _modules_with_tensors()
         try:
             made = factory(**config.arguments, **{size: given[size] for size in sizes})
-        except TypeError as error:
-            raise InputError(f"{name}: {error}") from error
-        return _as_built(name, made)
+        except (TypeError, SystemExit) as error:
+            raise InputError(f"{name}: {failure_words(error)}") from error
+        built = _as_built(name, made)
+        _check_new(name, built.module, before)
+        return built
 
     return build
+
+
+def _folder(name: TargetName) -> Path:
+    """Return where a target's neighbours lie: beside its file, or as for code that Python runs."""
+    return Path(name.place).parent if name.kind is TargetKind.FILE else Path.cwd()
+
+
+def _modules_with_tensors() -> dict[int, nn.Module]:
+    """Return every module there is that has parameters or buffers of its own, by its id."""
+    # By its type: asking an object for its class may make a lazy one import something.
+    found = (each for each in gc.get_objects() if issubclass(type(each), nn.Module))
+    return {id(module): module for module in found if _has_tensors(module)}
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    tables = (vars(module).get(name, {}) for name in ("_parameters", "_buffers"))
+    return any(tensor is not None for table in tables for tensor in table.values())
+
+
+def _check_new(name: TargetName, module: nn.Module, before: dict[int, nn.Module]) -> None:
+    """Raise InputError where the factory did not make the module: its memory would not be seen."""
+    old = next((n for n, each in module.named_modules() if id(each) in before), None)
+    if old is not None:
+        part = f"module {old!r}" if old else "module"
+        raise InputError(
+            f"{name}: its {part} was there before the factory was called, so that its memory can't "
+            "be counted; make it inside the factory, in __init__ of a class"
+        )
 
 
 def _imported(name: TargetName, sha256: str | None) -> ModuleType:
     try:
         if name.kind is TargetKind.MODULE:
-            # As Python itself does for code that is run here.
-            if "" not in sys.path and str(Path.cwd()) not in sys.path:
-                sys.path.insert(0, str(Path.cwd()))
+            enter_folder(_folder(name))
             return importlib.import_module(name.place)
-        return _run_file(Path(name.place), sha256)
+        return import_file(Path(name.place), sha256)
     except InputError:
         raise
     except ModuleNotFoundError as error:
@@ -64,43 +95,17 @@ def _imported(name: TargetName, sha256: str | None) -> ModuleType:
         if name.kind is TargetKind.MODULE and f"{name.place}.".startswith(f"{missing}."):
             raise InputError(f"{name}: there is no module {missing!r} here") from None
         raise InputError(f"{name}: its code imports {missing!r}, which isn't here") from error
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise InputError(
-            f"{name}: its code fails when imported: {type(error).__name__}: {text[:200]}"
-        ) from error
-
-
-def _run_file(path: Path, sha256: str | None) -> ModuleType:
-    now = hash_of(path)
-    if sha256 is not None and now != sha256:
-        raise InputError(f"{path}: was changed since this case was made from it")
-    module_name = f"reformer_bench_target_{now[:12]}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None, f"{path} ends with .py"
-    assert spec.loader is not None, f"{path} ends with .py"
-    module = importlib.util.module_from_spec(spec)
-    # A file may import its neighbours, and what pickles its classes looks them up by name.
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return module
+    except (Exception, SystemExit) as error:
+        words = failure_words(error)
+        raise InputError(f"{name}: its code fails when imported: {words}") from error
 
 
 def _found(module: ModuleType, name: TargetName) -> Callable[..., Any]:
     found: Any = module
     for part in name.factory.split("."):
         if not hasattr(found, part):
-            known = [each for each, value in vars(found).items()
-                     if callable(value) and not each.startswith("_")]  # fmt: skip
+            kept = vars(found).items() if hasattr(found, "__dict__") else ()
+            known = [each for each, value in kept if callable(value) and not each.startswith("_")]
             raise InputError(f"{name}: {name.place} has no {part!r}{did_you_mean(part, known)}")
         found = getattr(found, part)
     if not callable(found):

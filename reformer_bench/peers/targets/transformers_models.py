@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from reformer_bench.peers.installed import check_installed, library_version
@@ -61,6 +62,16 @@ def load_transformers(config: TargetConfig) -> Builds:
     return build
 
 
+def import_type(model_type: str) -> None:
+    """Import what building and running a type of transformers' models needs.
+
+    Raises InputError where there is no such type.
+    """
+    check_installed("transformers")
+    config = TargetConfig(target=f"hf:{model_type}")
+    _class_of(config, _made(config, {"model_type": model_type}))
+
+
 def _saved(config: TargetConfig) -> dict[str, Any]:
     path = config.name.path
     assert path is not None
@@ -104,10 +115,10 @@ def _made(config: TargetConfig, fields: dict[str, Any]) -> Any:
 
     kind = fields["model_type"]
     if kind not in _types():
-        raise InputError(
-            f"{config.name}: transformers has no type of model {kind!r}"
-            f"{did_you_mean(kind, _types())}"
-        )
+        hint = did_you_mean(kind, _types())
+        if Path(kind).exists():
+            hint = f"; what lies here under this name is hf:./{kind}"
+        raise InputError(f"{config.name}: transformers has no type of model {kind!r}{hint}")
     rest = {key: value for key, value in fields.items() if key != "model_type"}
     kind_of_config = CONFIG_MAPPING[kind]
     try:

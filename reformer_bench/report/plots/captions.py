@@ -27,13 +27,13 @@ from reformer_bench.report.words import (
     WORKLOADS,
     date_words,
     device_words,
+    length_words,
     memory_note,
     model_words,
     setting_words,
     throughput_note,
     versions_words,
 )
-from reformer_bench.schema.units import format_tokens
 
 MARGIN = 0.2
 """Inches from the figure's left edge to all text around the panels."""
@@ -125,7 +125,7 @@ def draw_head(figure: Figure, title: str, group: Group, lengths: Collection[int]
     )
     words = [WORKLOADS[group.workload], device_words(group.environments), setting_words(group)]
     if len(lengths) == 1:
-        words += [f"{format_tokens(length)} tokens" for length in lengths]
+        words += [length_words(length, group.records) for length in lengths]
     line = " · ".join(words)
     figure.text(x, 1 - 0.42 / height, line, fontsize=FONT_SIZE, color=MUTED, va="top")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reformer_bench.report.frames import CaseRow
+from reformer_bench.report.words import rate_noun
 from reformer_bench.schema.record import Outcome, Record
 
 Quantity = Literal["memory", "activations", "throughput"]
@@ -21,6 +22,12 @@ _STOPS: dict[Outcome, StopKind] = {
 _CLOSE = 1.02
 """Curves whose values differ by less than this factor lie on top of each other."""
 _EQUAL = 1.001
+
+
+def quantity_name(quantity: Quantity, noun: str) -> str:
+    """Return what axes call a quantity; ``noun`` is what throughput counts."""
+    names = {"memory": "peak memory", "activations": "activation memory"}
+    return names.get(quantity, f"{noun} per second")
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,13 @@ class Curve:
     quantity: Quantity
     points: tuple[PlotPoint, ...]
     stops: tuple[Stop, ...]
+    noun: str = "tokens"
+    """What its throughput counts."""
+
+    @property
+    def quantity_name(self) -> str:
+        """The quantity's name."""
+        return quantity_name(self.quantity, self.noun)
 
 
 @dataclass(frozen=True)
@@ -83,19 +97,19 @@ def curve_of(
             kind = _STOPS.get(record.outcome, "other")
             stops.append(Stop(x_of(record), kind, None if found is None else found.value))
     points = tuple(found for _, found in pairs if found is not None)
-    return Curve(name, label, quantity, points, tuple(stops))
+    return Curve(name, label, quantity, points, tuple(stops), rate_noun(records))
 
 
 def point_of(record: Record, x: int, quantity: Quantity) -> PlotPoint | None:
     """Return a record's figure; None where it has none of this quantity."""
     if quantity == "throughput":
         row = CaseRow(record)
-        if not record.finished or row.tokens_per_second is None:
+        if not record.finished or row.rate is None:
             return None
         # One sample has quartiles but no spread.
         scatters = row.step is not None and row.step.iqr is not None
         lower, upper = (row.rate_quartiles if scatters else None) or (None, None)
-        return PlotPoint(x, row.tokens_per_second, False, lower, upper)
+        return PlotPoint(x, row.rate, False, lower, upper)
     if quantity == "activations":
         kept = record.activation_bytes
         return None if kept is None else PlotPoint(x, kept, record.is_predicted)

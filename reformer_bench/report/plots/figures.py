@@ -30,9 +30,9 @@ from reformer_bench.report.plots.curves import (
     has_figure,
     overlaps,
     point_of,
+    quantity_name,
 )
 from reformer_bench.report.plots.panel import (
-    NAMES,
     STOP_WORDS,
     draw_panel,
     draw_slopes,
@@ -50,9 +50,15 @@ from reformer_bench.report.plots.style import (
     text_inches,
 )
 from reformer_bench.report.plots.varied import LENGTH, Picture, all_series
-from reformer_bench.report.words import outcome_words, three_figures
+from reformer_bench.report.words import (
+    length_name,
+    length_words,
+    outcome_words,
+    rate_noun,
+    three_figures,
+)
 from reformer_bench.schema.record import Record
-from reformer_bench.schema.units import format_bytes, format_tokens
+from reformer_bench.schema.units import format_bytes
 
 _LEFT, _RIGHT, _BETWEEN = 1.02, 0.2, 1.02
 _PANEL_TITLE = 0.25
@@ -102,15 +108,18 @@ def curves_figure(group: Group, drawn: Content, looks: Mapping[str, Look]) -> Fi
     """Draw a panel for each quantity, and for each facet where there are several."""
     draw = _small_multiples if len(drawn.picture.facets) > 1 else _row_of_panels
     figure = draw(group, drawn, looks)
-    title = f"{title_of(drawn.shown)} against {drawn.picture.axis.label}"
+    against = drawn.picture.axis.label
+    if drawn.picture.axis is LENGTH and length_name(group.records) != "tokens":
+        against = "length"
+    title = f"{title_of(drawn.shown, rate_noun(group.records))} against {against}"
     draw_head(figure, title, group, group.lengths)
     return figure
 
 
-def title_of(quantities: Collection[Quantity]) -> str:
-    """Say what a figure of these quantities is called."""
+def title_of(quantities: Collection[Quantity], noun: str) -> str:
+    """Say what a figure of these quantities is called; ``noun`` is what throughput counts."""
     if len(quantities) == 1:
-        (name,) = (NAMES[quantity] for quantity in quantities)
+        (name,) = (quantity_name(quantity, noun) for quantity in quantities)
         return f"{name[0].upper()}{name[1:]}"
     return "Memory and throughput" if "throughput" in quantities else "Memory"
 
@@ -195,10 +204,10 @@ def _below(group: Group) -> float:
 
 def _footer(group: Group, drawn: Content, width: float) -> Footer:
     signs = sign_handles(drawn.everything)
-    return make_footer(group, drawn.shown, width, _notes(drawn), signs)
+    return make_footer(group, drawn.shown, width, _notes(group, drawn), signs)
 
 
-def _notes(drawn: Content) -> list[str]:
+def _notes(group: Group, drawn: Content) -> list[str]:
     """Say what the panels can't show: hidden curves, what never finished, sizes left out."""
     titles = [facet.title for facet in drawn.picture.facets]
     notes = []
@@ -211,7 +220,7 @@ def _notes(drawn: Content) -> list[str]:
             text + ("" if len(on) == len(titles) else f" ({'; '.join(on)})") + "."
             for text, on in where.items()
         ]
-    return [*notes, *_never(drawn), *filter(None, [drawn.picture.note])]
+    return [*notes, *_never(group, drawn), *filter(None, [drawn.picture.note])]
 
 
 def _overlap_words(found: Sequence[Curve]) -> list[str]:
@@ -223,23 +232,23 @@ def _overlap_words(found: Sequence[Curve]) -> list[str]:
     for under, pairs in by_under.items():
         near = "the same as" if all(pair.is_same for pair in pairs) else "within 2% of"
         names = " / ".join(pair.curve.label for pair in pairs)
-        name = NAMES[pairs[0].curve.quantity]
+        name = pairs[0].curve.quantity_name
         words.append(f"{name[0].upper()}{name[1:]} of {names} is {near} that of {under}")
     return words
 
 
-def _never(drawn: Content) -> list[str]:
+def _never(group: Group, drawn: Content) -> list[str]:
     """Say which curves have no point in a panel, and why."""
     axis = drawn.picture.axis
     lacking: dict[tuple[str, str], list[str]] = {}
-    for quantity, facets in drawn.shown.items():
+    for facets in drawn.shown.values():
         for facet, curves in zip(drawn.picture.facets, facets, strict=True):
             for one in curves:
                 if one.stops and not one.points:
                     stop = one.stops[0]
-                    where = ", ".join(filter(None, (axis.words(stop.x), facet.title)))
+                    where = ", ".join(filter(None, (axis.words_in(group, stop.x), facet.title)))
                     why = f"{STOP_WORDS[stop.kind]} at {where}"
-                    lacking.setdefault((one.label, why), []).append(NAMES[quantity])
+                    lacking.setdefault((one.label, why), []).append(one.quantity_name)
     return [
         f"{label}: no {' and no '.join(names)} ({why})." for (label, why), names in lacking.items()
     ]
@@ -296,7 +305,7 @@ def bars_figure(
     predicted = any(p is not None and p.is_predicted for p in points)
     notes = ["Hatched bars are predicted, not measured."] if predicted else []
     notes += [
-        f"{r.case.variant} at {format_tokens(r.case.length)} tokens: {outcome_words(r)}."
+        f"{r.case.variant} at {length_words(r.case.length, group.records)}: {outcome_words(r)}."
         for r in group.records
         if r.outcome.is_stop and r.case.length not in lengths
     ]
@@ -307,16 +316,16 @@ def bars_figure(
     width = (_WIDTH - left - _BARS_BETWEEN * (len(quantities) - 1) - _BARS_RIGHT) / len(quantities)
     for number, quantity in enumerate(quantities):
         ax = new_axes(figure, left + number * (width + _BARS_BETWEEN), bottom, width, height)
-        _draw_bars(ax, quantity, found, looks)
+        _draw_bars(ax, quantity, found, looks, rate_noun(group.records))
         if number:
             ax.set_yticklabels([])
-    draw_head(figure, title_of(quantities), group, lengths)
+    draw_head(figure, title_of(quantities, rate_noun(group.records)), group, lengths)
     footer.draw(figure)
     return figure
 
 
 def _draw_bars(
-    ax: Axes, quantity: Quantity, found: Sequence[Bar], looks: Mapping[str, Look]
+    ax: Axes, quantity: Quantity, found: Sequence[Bar], looks: Mapping[str, Look], noun: str
 ) -> None:
     points = [bar.point(quantity) for bar in found]
     bar_axis(ax, [p.value for p in points if p is not None], is_bytes=quantity != "throughput")
@@ -329,7 +338,7 @@ def _draw_bars(
     ax.set_yticks(range(len(found)), [bar.label for bar in found])
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
-    ax.set_xlabel(NAMES[quantity], labelpad=5)
+    ax.set_xlabel(quantity_name(quantity, noun), labelpad=5)
 
 
 def _draw_bar(ax: Axes, row: int, p: PlotPoint, look: Look) -> float:

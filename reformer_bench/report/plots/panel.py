@@ -22,20 +22,15 @@ from reformer_bench.report.plots.axes import (
 from reformer_bench.report.plots.curves import (
     Curve,
     PlotPoint,
-    Quantity,
     Stop,
     StopKind,
     overlaps,
 )
 from reformer_bench.report.plots.style import MUTED, Look
 from reformer_bench.report.plots.varied import LENGTH, Axis
+from reformer_bench.report.words import length_name
 from reformer_bench.schema.units import format_tokens
 
-NAMES: dict[Quantity, str] = {
-    "memory": "peak memory",
-    "activations": "activation memory",
-    "throughput": "tokens per second",
-}
 STOP_WORDS: dict[StopKind, str] = {
     "memory": "out of memory",
     "budget": "over budget",
@@ -72,7 +67,7 @@ def draw_panel(
     in_bytes = found[0].quantity != "throughput"
     (bytes_axis if in_bytes else rate_axis)(ax, heights)
     names = budget_lines(ax) if in_bytes and has_budgets else []
-    ax.set_ylabel(NAMES[found[0].quantity], labelpad=6)
+    ax.set_ylabel(found[0].quantity_name, labelpad=6)
     ax.grid()
     ax.tick_params(which="major", length=4, width=0.8)
     ax.tick_params(which="minor", length=2.5, width=0.6)
@@ -98,8 +93,16 @@ def draw_x_axis(ax: Axes, group: Group, axis: Axis, sizes: Sequence[int]) -> Non
         label = "sequence length × batch"
     else:
         length_axis(ax, sizes, ax.get_window_extent().width / _unit(ax))
-        label = "sequence length, tokens"
+        label = length_label(group)
     ax.set_xlabel(label, labelpad=5)
+
+
+def length_label(group: Group) -> str:
+    """Name the axis of lengths, with what they count where that is one thing."""
+    name = length_name(group.records)
+    if name is None:
+        return "length"
+    return f"sequence length, {name}" if name == "tokens" else f"length, {name}"
 
 
 def heights_of(found: Sequence[Curve]) -> list[float]:

@@ -94,9 +94,17 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     A name that begins with a known one has its colour, in a shade and with a marker of its own.
     Of two other names that would be alike the later one takes the next colour or marker.
     """
+    wanted = tuple(dict.fromkeys(names))
+    known = {name: NAMED.get(name) or _derived(name) for name in wanted}
+    # What has its own look keeps it, wherever it stands among the others.
+    taken = [look for look in known.values() if look is not None]
     found: dict[str, Look] = {}
-    for name in dict.fromkeys(names):
-        found[name] = NAMED.get(name) or _derived(name) or _spare(name, found.values())
+    for name in wanted:
+        look = known[name]
+        if look is None:
+            look = _spare(name, taken)
+            taken.append(look)
+        found[name] = look
     return found
 
 

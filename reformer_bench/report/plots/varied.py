@@ -10,6 +10,7 @@ from typing import Any
 
 from reformer_bench.report.groups import Group
 from reformer_bench.report.plots.curves import has_figure
+from reformer_bench.report.words import length_words
 from reformer_bench.schema.model import PRESETS, Attention, ModelConfig
 from reformer_bench.schema.record import Record
 from reformer_bench.schema.units import format_tokens
@@ -98,6 +99,10 @@ class Axis:
     words: Callable[[int], str]
     """One size in words: ``4 layers``."""
 
+    def words_in(self, group: Group, size: int) -> str:
+        """Say one size of a group, a length with what it counts there."""
+        return self.words(size) if self.field is not None else length_words(size, group.records)
+
     def of(self, record: Record) -> int:
         """Return the record's size."""
         if self.field is None:
@@ -106,7 +111,7 @@ class Axis:
         return 0 if record.case.target else int(getattr(record.case.config, self.field))
 
 
-LENGTH = Axis("length", "sequence length", None, lambda n: f"{format_tokens(n)} tokens")
+LENGTH = Axis("length", "sequence length", None, format_tokens)
 _MODEL_AXES = (
     Axis("layers", "layers", "n_layers", lambda n: f"{n} layer{'s' * (n > 1)}"),
     Axis("d_ff", "d_ff", "d_ff", lambda n: f"d_ff {n}"),
@@ -196,7 +201,7 @@ def _picture(group: Group, axis: Axis, axes: Sequence[Axis]) -> Picture:
     shown = _spread(sizes, MOST_FACETS)
     facets, titles = [], []
     for size in shown:
-        title = ", ".join(o.words(n) for o, n in zip(others, size, strict=True))
+        title = ", ".join(o.words_in(group, n) for o, n in zip(others, size, strict=True))
         within = [_at(one, others, size) for one in series]
         facets += _readable(title, [one for one in within if one.records])
         titles.append(title)

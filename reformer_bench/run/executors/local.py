@@ -69,6 +69,10 @@ class LocalExecutor:
     def _run(self, order: WorkOrder) -> Record:
         self._choose_waiting()
         speed = self._speed(order)
+        library = entry.library_model(order.case)
+        if library is not None:
+            # Once a server, so that no case pays seconds for it.
+            self.server.warm(entry.import_library, library)
         started_at, kills_before = utc_now(), host.oom_kills()
         before, own = host.read(), time.process_time()
         began = time.monotonic()
