@@ -38,7 +38,13 @@ from reformer_bench.measure.fake.devices import CPU, DeviceModel
 from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.fake.operators_moe import grouped_product
-from reformer_bench.measure.fake.outside import OneMode, Outside, imports_unrecorded
+from reformer_bench.measure.fake.outside import (
+    OneMode,
+    Outside,
+    arrays_answered,
+    has_real,
+    imports_unrecorded,
+)
 from reformer_bench.measure.fake.reads import NotPredictableError, Reads
 from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, place
 from reformer_bench.measure.fake.values import KnownValues
@@ -266,7 +272,7 @@ class _Follower(TorchDispatchMode):
         func = writes_in_place(func)
         if func is _READ and _asked_by_optimizer():
             return 1.0
-        if func is not _LIFT:
+        if func is not _LIFT and (has_real(args) or has_real(kwargs.values())):
             args = self._outside.exchanged(args)
             kwargs = {name: self._outside.exchanged(value) for name, value in kwargs.items()}
         answer, held_bytes = self._reads.answer(func, args, kwargs), 0
@@ -305,6 +311,7 @@ def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording
     with ExitStack() as stack:
         stack.enter_context(_explained(recording.reads))
         stack.enter_context(imports_unrecorded())
+        stack.enter_context(arrays_answered(recording.reads.as_numpy))
         follower = _Follower(recording)
         stack.enter_context(recording.mode)
         stack.enter_context(follower)

@@ -40,6 +40,13 @@ def added_in_place():
     return torch.ones(500).add_(torch.ones(500).bfloat16())
 
 
+def view_multiplied_in_place():
+    x = torch.ones(40, 50, requires_grad=True) + torch.ones(50)
+    y = x[3:].transpose(0, 1)
+    y *= 0.5
+    y.sin().sum().backward()
+
+
 WORK = {
     "views and in-place operators": lambda: torch.zeros(64, 64)[3:].t().add_(1).mul_(2),
     "narrow dtypes": lambda: (torch.ones(1000, dtype=torch.bool), torch.ones(7).bfloat16()),
@@ -54,6 +61,7 @@ WORK = {
     "layer norm": lambda: nn.LayerNorm(96)(torch.ones(300, 96)).sum().backward(),
     "gradients of a tensor used twice": used_twice,
     "fused attention": attention,
+    "a view multiplied in place": view_multiplied_in_place,
     "a storage that grows": lambda: torch.ones(10).resize_(1000),
 }  # fmt: skip
 
