@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from reformer_bench.measure.fake.devices import DeviceModel, device_model
+from reformer_bench.measure.fake.outside import clear_caches_of_fake_tensors
 from reformer_bench.measure.fake.recording import FakeRecording, record_fake_allocations
 from reformer_bench.measure.profile import PhaseContext, record_steps
 from reformer_bench.schema.devices import device_profile
@@ -73,6 +74,9 @@ def follow(
     if isinstance(model, str):
         profile = device_profile(model, asked_by="device")
         model = device_model(profile.kind, profile.workspace_bytes)
-    with record_fake_allocations(model, explain=explain) as recording:
-        record_steps(recording, lambda: _ModuleStep(recording.outside.module(build()), step))
+    try:
+        with record_fake_allocations(model, explain=explain) as recording:
+            record_steps(recording, lambda: _ModuleStep(recording.outside.module(build()), step))
+    finally:
+        clear_caches_of_fake_tensors()
     return recording

@@ -116,6 +116,7 @@ def _predicted(
 
 
 def _followed(case: Case, device: DeviceModel, *, follow_all: bool, explain: bool) -> FakeRecording:
+    from reformer_bench.measure.fake.outside import clear_caches_of_fake_tensors
     from reformer_bench.measure.fake.recording import record_fake_allocations
     from reformer_bench.measure.profile import record_steps
     from reformer_bench.model.repeats import followed_by
@@ -130,8 +131,12 @@ def _followed(case: Case, device: DeviceModel, *, follow_all: bool, explain: boo
                 recording.once(key, work)
 
     prepare(case)
-    with record_fake_allocations(device, explain=explain) as recording, followed_by(follow):
-        record_steps(recording, lambda: build_fake_workload(case))
+    try:
+        with record_fake_allocations(device, explain=explain) as recording, followed_by(follow):
+            record_steps(recording, lambda: build_fake_workload(case))
+    finally:
+        if case.target is not None:
+            clear_caches_of_fake_tensors()
     return recording
 
 

@@ -211,8 +211,11 @@ class SavedScalars:
             return
         result, saved = self._waiting
         self._waiting = None
+        # A view that was multiplied in place has its node at what it is a view of. Its own is made
+        # by operators, in the middle of one of which this may be: to ask for it would not end.
+        holder = result if result._base is None else result._base
         # Declared as a method; it is the node's own dictionary.
-        node: Any = result.grad_fn
+        node: Any = holder.grad_fn
         if node is not None:
             node.metadata[_METADATA] = saved
             node.register_hook(saved.end)

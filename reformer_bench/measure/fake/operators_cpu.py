@@ -30,6 +30,7 @@ from reformer_bench.measure.fake.operators_cpu_parts import (
 from reformer_bench.measure.fake.operators_cpu_parts import tensor_bytes as _bytes
 from reformer_bench.measure.fake.operators_cpu_parts import wide as _wide
 from reformer_bench.measure.fake.operators_cpu_reduce import FORMULAS as REDUCE
+from reformer_bench.measure.fake.operators_moe import grouped_bytes
 
 _aten = torch.ops.aten
 TABLE_VERSION = "2.13"
@@ -190,4 +191,5 @@ _FORMULAS: dict[Any, InternalBytes] = {
     _aten.baddbmm_: _added_product(_aten.baddbmm),
     _aten.mv: _vector_product,
     _aten.addmv: _added_vector_product,
+    _aten._grouped_mm: grouped_bytes,
 }

@@ -5,8 +5,12 @@ S pairs of token and expert, E experts, K width of inputs, N width of outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from reformer_bench.measure.fake.half_precision import product_bytes
 
 _ALIGNMENT_BYTES = 16
 
@@ -39,3 +43,13 @@ def grouped_product(
     row = -(-size[-1] // unit) * unit
     stride = (row, 1) if len(size) == 2 else (size[1] * row, row, 1)
     return torch.empty_strided(size, stride, dtype=dtype)
+
+
+def grouped_bytes(out: Any, /, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
+    """Count what the products inside hold, one after another (GroupedMMUtils.h,
+    _grouped_mm_fallback): no more than one expert's that gets all rows.
+    """
+    if a.dim() == 3 and b.dim() == 3:
+        return product_bytes(torch.ops.aten.bmm, a, b)
+    one_a, one_b = (x[0] if x.dim() == 3 else x for x in (a, b))
+    return product_bytes(torch.ops.aten.mm, one_a, one_b)

@@ -9,13 +9,15 @@ of a module that ``build`` returns are the exception: they belong to what is pre
 from __future__ import annotations
 
 import copy
+import functools
+import gc
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -43,6 +45,20 @@ class OneMode(FakeTensorMode):
         return self
 
 
+def has_real(values: Iterable[Any]) -> bool:
+    """Say whether there is a real tensor among an operator's arguments."""
+    for value in values:
+        kind = type(value)
+        if kind is FakeTensor:
+            continue
+        if kind is list or kind is tuple:
+            if has_real(value):
+                return True
+        elif isinstance(value, Tensor) and not isinstance(value, FakeTensor):
+            return True
+    return False
+
+
 class Outside:
     """Makes fake tensors of real ones, for one recording."""
 
@@ -52,7 +68,7 @@ class Outside:
         """The fake storages of real ones."""
 
     def exchanged(self, value: Any) -> Any:
-        """Return arguments of an operator, with fake tensors in the place of real ones.
+        """Return the arguments of an operator, with fake tensors in the place of real ones.
 
         Raises NotPredictableError for a real tensor that requires gradients: its gradient would be
         left on it.
@@ -162,3 +178,45 @@ def imports_unrecorded() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
+
+
+@contextmanager
+def arrays_answered(answer: Callable[[Tensor], Any]) -> Iterator[None]:
+    """Let ``numpy()`` of fake tensors return what ``answer`` says inside."""
+
+    def numpy(self: Tensor, *, force: bool = False) -> Any:
+        return answer(self)
+
+    # Torch refuses it for every subclass that has none of its own, and asks no mode.
+    before = vars(FakeTensor).get("numpy")
+    FakeTensor.numpy = numpy  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del FakeTensor.numpy
+        else:
+            FakeTensor.numpy = before  # type: ignore[method-assign]
+
+
+def clear_caches_of_fake_tensors() -> None:
+    """Empty the caches of functions (``functools.lru_cache``) that hold fake tensors.
+
+    What runs after a prediction would be given them, and fail.
+    """
+    for cached in gc.get_objects():
+        if type(cached) is _CACHED_FUNCTION and _holds_fake(cached):
+            cached.cache_clear()
+
+
+_CACHED_FUNCTION = type(functools.lru_cache(maxsize=None)(len))
+_DEPTH_OF_RESULTS = 4
+"""A cache holds its table, the table its entries, an entry a result, a result tensors."""
+
+
+def _holds_fake(holder: Any, depth: int = _DEPTH_OF_RESULTS) -> bool:
+    if isinstance(holder, FakeTensor):
+        return True
+    if depth == 0 or isinstance(holder, ModuleType | type | FunctionType):
+        return False
+    return any(_holds_fake(inner, depth - 1) for inner in gc.get_referents(holder))

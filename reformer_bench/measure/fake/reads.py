@@ -7,6 +7,7 @@ taken and noted; for others there is an error.
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections.abc import Callable
@@ -35,9 +36,32 @@ _FAULTS = frozenset({_aten.isnan, _aten.isinf})
 _NOT_EQUAL = _aten.ne.Tensor
 _TOPK, _ARGMAX = _aten.topk.default, _aten.argmax.default
 _SUMMARIES = frozenset({_aten.any, _aten.all})
+_ADVICE = (
+    "put a constant in its place, or make the inputs that it comes from of constants "
+    "(torch.ones, torch.arange, torch.tensor) in the step"
+)
 _BYTES_OF_INDEX = 8
 _GRAIN = 32768
 """The fewest elements that one thread takes (at::internal::GRAIN_SIZE)."""
+
+
+@functools.cache
+def _kind(operator: Any) -> str | None:
+    """Say what an operator has to do with values; None for nearly all: nothing."""
+    packet = operator.overloadpacket
+    if operator is _ITEM:
+        return "item"
+    if operator is _EQUAL:
+        return "equal"
+    if packet in _INDEXING:
+        return "indexed"
+    if torch.Tag.dynamic_output_shape in operator.tags:
+        return "sized"
+    if packet in _FAULTS:
+        return "fault"
+    if packet in _SUMMARIES:
+        return "summary"
+    return "other" if operator in (_NOT_EQUAL, _TOPK, _ARGMAX) else None
 
 
 class NotPredictableError(InputError):
@@ -73,13 +97,16 @@ class Reads:
 
         Raises NotPredictableError where a size depends on values and has no bound.
         """
-        if operator is _ITEM:
+        kind = _kind(operator)
+        if kind is None:
+            return None
+        if kind == "item":
             return self._item(args[0]), 0
-        if operator is _EQUAL:
+        if kind == "equal":
             return self._equal(args[0], args[1]), 0
-        if operator.overloadpacket in _INDEXING:
+        if kind == "indexed":
             return self._indexed(operator, args, kwargs)
-        if torch.Tag.dynamic_output_shape in operator.tags:
+        if kind == "sized":
             return self._sized(operator, args, kwargs)
         return None
 
@@ -89,9 +116,12 @@ class Reads:
         That any number is infinite or none is taken to be false; of anything else, that it holds
         for any or for all is taken to be true.
         """
-        if operator.overloadpacket in _FAULTS or (operator is _NOT_EQUAL and args[0] is args[1]):
+        kind = _kind(operator)
+        if kind is None:
+            return
+        if kind == "fault" or (operator is _NOT_EQUAL and args[0] is args[1]):
             self._expect(out, False)
-        elif operator.overloadpacket in _SUMMARIES:
+        elif kind == "summary":
             self._expect(out, self._expected(args[0], True))
         elif operator is _TOPK and self._values.of(args[0]) is None:
             self._choose(args[0], out[1], args[1], *args[2:3])
@@ -145,9 +175,21 @@ class Reads:
             return self._noted("a number", 1.0)
         raise refusal(
             f"{_ITEM} reads a number that no constant decides, and that may be a size",
-            "put a constant in its place, or make the inputs that it comes from of constants "
-            "(torch.ones, torch.arange, torch.tensor) in the step",
+            _ADVICE,
         )
+
+    def as_numpy(self, x: Tensor) -> Any:
+        """Return the array that ``x.numpy()`` asks for: what x is known to hold, or else ones."""
+        known = self._values.of(x)
+        if known is not None:
+            self._note_assumption(x)
+            with torch._C._DisableTorchDispatch():
+                return known.clone().numpy()
+        if not x.dtype.is_floating_point:
+            raise refusal("numpy() of numbers that no constant decides", _ADVICE)
+        self._note(f"the numbers of an array made at {model_place()} were taken to be 1.0")
+        with torch._C._DisableTorchDispatch():
+            return torch.ones(x.shape, dtype=x.dtype).numpy()
 
     def _equal(self, a: Tensor, b: Tensor) -> bool:
         if a.shape != b.shape:

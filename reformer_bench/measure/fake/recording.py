@@ -43,7 +43,13 @@ from reformer_bench.measure.fake.operators_cpu import is_known, table_note
 from reformer_bench.measure.fake.operators_cpu_loss import kept_elements
 from reformer_bench.measure.fake.operators_moe import grouped_product
 from reformer_bench.measure.fake.origins import ExplainedLedger
-from reformer_bench.measure.fake.outside import OneMode, Outside, imports_unrecorded
+from reformer_bench.measure.fake.outside import (
+    OneMode,
+    Outside,
+    arrays_answered,
+    has_real,
+    imports_unrecorded,
+)
 from reformer_bench.measure.fake.reads import NotPredictableError, Reads
 from reformer_bench.measure.fake.snapshot import snapshot_of
 from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, place
@@ -329,7 +335,7 @@ class _Follower(TorchDispatchMode):
         func = writes_in_place(func)
         if func is _READ and _asked_by_optimizer():
             return 1.0
-        if func is not _LIFT:
+        if func is not _LIFT and (has_real(args) or has_real(kwargs.values())):
             args = self._outside.exchanged(args)
             kwargs = {name: self._outside.exchanged(value) for name, value in kwargs.items()}
         answer, held_bytes = self._reads.answer(func, args, kwargs), 0
@@ -376,6 +382,7 @@ def record_fake_allocations(
         stack.enter_context(_explained(recording.reads))
         stack.enter_context(imports_unrecorded())
         stack.enter_context(fake_tensors_in_disguise())
+        stack.enter_context(arrays_answered(recording.reads.as_numpy))
         follower = _Follower(recording)
         stack.enter_context(recording.mode)
         stack.enter_context(follower)

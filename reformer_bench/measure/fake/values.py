@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,20 +151,15 @@ class KnownValues:
     ) -> None:
         """Work out what an operator's results hold, where its arguments tell."""
         rule = _rule(operator)
-        if not self._known and not rule.makes and rule.number is None:
-            return
-        if rule.unknown:
-            self._forget_written(rule, args, kwargs)
-            return
         if rule.number is not None:
             self._filled(rule.number(args), out)
             return
-        if all(x.numel() > MOST_ELEMENTS for x in _tensors(out)):
-            real = None
-        else:
-            real = self.computed(operator, args, kwargs)
+        real = None
+        if not rule.unknown and (rule.makes or self._all_known((*args, *kwargs.values()))):
+            real = self._small(operator, out, args, kwargs)
         if real is None:
-            self._forget_written(rule, args, kwargs)
+            if rule.written:
+                self._forget_written(rule, args, kwargs)
             return
         assumed = self._assumption_of((args, kwargs)) if self._assumed else None
         for fake, value in zip(_tensors(out), _tensors(real), strict=True):
@@ -177,19 +172,35 @@ class KnownValues:
     def _assumption_of(self, value: Any) -> str | None:
         return next(filter(None, map(self.assumption, _tensors(value))), None)
 
+    def _small(self, operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if any(x.numel() > MOST_ELEMENTS for x in _tensors(out)):
+            return None
+        return self.computed(operator, args, kwargs)
+
+    def _all_known(self, values: Iterable[Any]) -> bool:
+        """Say whether there are tensors among the arguments, all of them known."""
+        some = False
+        for value in values:
+            if isinstance(value, FakeTensor):
+                if value.untyped_storage()._cdata not in self._known:
+                    return False
+                some = True
+            elif isinstance(value, tuple | list) and any(isinstance(x, Tensor) for x in value):
+                if not self._all_known(value):
+                    return False
+                some = True
+        return some
+
     def computed(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return an operator's real results from known values; None where some aren't known, or
         where the real operator fails.
         """
-        if operator.overloadpacket not in _OF_NUMBERS and not any(
-            isinstance(x, FakeTensor) for x in _tensors((args, kwargs))
-        ):
+        if not _rule(operator).makes and not self._all_known((*args, *kwargs.values())):
             return None
         try:
-            given, named = self._exchanged(args), self._exchanged(kwargs)
             with torch._C._DisableTorchDispatch():
-                return operator(*given, **named)
-        except (_UnknownError, RuntimeError, NotImplementedError, TypeError, IndexError):
+                return operator(*self._exchanged(args), **self._exchanged(kwargs))
+        except (RuntimeError, NotImplementedError, TypeError, IndexError):
             return None
 
     def _filled(self, number: Any, out: Any) -> None:
@@ -216,18 +227,13 @@ class KnownValues:
     def _exchanged(self, value: Any) -> Any:
         if isinstance(value, FakeTensor):
             real = self.of(value)
-            if real is None:
-                raise _UnknownError
+            assert real is not None
             return real
         if isinstance(value, tuple | list):
             return type(value)([self._exchanged(item) for item in value])
         if isinstance(value, dict):
             return {name: self._exchanged(item) for name, item in value.items()}
         return value
-
-
-class _UnknownError(Exception):
-    """An argument's values aren't known."""
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ E, S, K, N = 4, 37, 24, 13
 def rows_of_experts(dtype):
     offsets = torch.tensor([5, 20, 20, S], dtype=torch.int32)
     x = torch.ones(S, K, dtype=dtype, requires_grad=True)
-    weights = torch.ones(E, N, K + 0, dtype=dtype).transpose(1, 2).requires_grad_()
+    weights = torch.ones(E, N, K, dtype=dtype).transpose(1, 2).requires_grad_()
     return torch.nn.functional.grouped_mm(x, weights, offs=offsets), (x, weights)
 
 
@@ -53,3 +53,15 @@ def test_each_row_meets_one_expert():
     with record_fake_allocations() as recording, recording.phase("forward"):
         rows_of_experts(torch.float32)
     assert recording.flops[0] == 2 * S * K * N
+
+
+def test_in_half_precision_no_less_is_held_than_where_one_expert_gets_all_rows():
+    def product():
+        offsets = torch.tensor([0, 0, 0, 512], dtype=torch.int32)
+        x = torch.ones(512, 64, dtype=torch.bfloat16)
+        weights = torch.ones(E, 96, 64, dtype=torch.bfloat16).transpose(1, 2)
+        return torch.nn.functional.grouped_mm(x, weights, offs=offsets), ()
+
+    product()
+    predicted = peaks(record_fake_allocations, lambda dtype: product(), torch.bfloat16)
+    assert predicted == peaks(record_cpu_allocations, lambda dtype: product(), torch.bfloat16)

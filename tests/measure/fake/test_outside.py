@@ -1,6 +1,7 @@
 """Tensors made before a recording, and modules imported during one."""
 
 import copy
+import functools
 import importlib
 import sys
 
@@ -150,3 +151,24 @@ def test_a_module_imported_meanwhile_has_real_tensors(tmp_path, monkeypatch):
     assert "exec_module" not in vars(module.__spec__.loader)
     # The operands and the sum, less the operand that the module owns.
     assert recording.timeline.peak().allocated_bytes == 2 * 28
+
+
+@functools.lru_cache
+def table(length: int) -> torch.Tensor:
+    return torch.arange(length)
+
+
+@functools.lru_cache
+def width(length: int) -> int:
+    return 2 * length
+
+
+def test_no_cache_keeps_a_fake_tensor_after_a_prediction():
+    def cached(module, phase) -> None:
+        with phase("forward"):
+            module(torch.ones(4, 64)).mul(table(width(32)))
+
+    width(5)
+    reformer_bench.predict(lambda: nn.Linear(64, 64), cached)
+    assert type(table(64)) is torch.Tensor
+    assert width.cache_info().currsize == 2

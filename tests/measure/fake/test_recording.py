@@ -67,6 +67,13 @@ def added_in_place():
     return torch.ones(500).add_(torch.ones(500).bfloat16())
 
 
+def view_multiplied_in_place():
+    x = torch.ones(40, 50, requires_grad=True) + torch.ones(50)
+    y = x[3:].transpose(0, 1)
+    y *= 0.5
+    y.sin().sum()
+
+
 WORK = {
     "views and in-place operators": lambda: torch.zeros(64, 64)[3:].t().add_(1).mul_(2),
     "narrow dtypes": lambda: (torch.ones(1000, dtype=torch.bool), torch.ones(7).bfloat16()),
@@ -89,6 +96,7 @@ WORK = {
     "numbers that backward nodes keep": numbers_in_backward,
     "attention with dropout": attention_with_dropout,
     "fused attention": attention,
+    "a view multiplied in place": view_multiplied_in_place,
     "a storage that grows": lambda: torch.ones(10).resize_(1000),
 }  # fmt: skip
 

@@ -197,6 +197,20 @@ def test_a_prediction_has_the_notes_of_its_step():
     assert quiet.notes == ()
 
 
+def test_arrays_hold_what_is_known_and_else_ones():
+    found = []
+
+    def arrays():
+        found.append(torch.arange(3).numpy().tolist())
+        found.append(torch.randn(2).detach().numpy().tolist())
+
+    (note,) = by_reads(arrays)
+    assert found == [[0, 1, 2], [1.0, 1.0]]
+    assert f"{__file__}:" in note
+    with pytest.raises(NotPredictableError, match=r"numpy\(\).*test_values"):
+        by_reads(lambda: torch.randint(9, (2,)).numpy())
+
+
 @pytest.mark.parametrize("std", [0.02, 1.0, 4.0])
 def test_truncated_normals_are_drawn_as_often_as_their_bounds_ask(std):
     def initialise():
