@@ -17,7 +17,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
-    in_kernel_invocation_manager,
 )
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -53,7 +52,10 @@ class ShapeMemo:
     """Runs operators for one FakeTensorMode; what it learns serves the whole process."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
-        self._mode = mode
+        # What FakeTensor's constructor writes on each tensor; it takes longer than all else here.
+        like = FakeTensor(mode, torch.empty((), device="meta"), _CPU)
+        self._attributes = dict(vars(like))
+        self._warns_of_data: bool = mode._allow_unsafe_data_ptr_access
 
     def run(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator, or make its result again."""
@@ -85,14 +87,23 @@ class ShapeMemo:
     def _make(self, part: _Made, tensors: list[Tensor]) -> Tensor:
         if part.argument is not None and not part.is_view:
             return tensors[part.argument]
-        with in_kernel_invocation_manager(self._mode):
+        with torch._C._DisableTorchDispatch():
             if part.argument is None:
                 made = torch.empty_strided(part.size, part.stride, dtype=part.dtype, device="meta")
             else:
                 made = torch.empty((), dtype=part.dtype, device="meta")
                 storage = tensors[part.argument].untyped_storage()
                 made.set_(storage, part.offset, part.size, part.stride)
-        return FakeTensor(self._mode, made, _CPU)
+            fake: Tensor = Tensor._make_subclass(
+                FakeTensor, made, False, dispatch_device=True, device_for_backend_keys=_CPU
+            )
+            # As FakeTensor's constructor does with code that reads data.
+            if self._warns_of_data:
+                torch._C._set_warn_deprecated_on_mutable_data_ptr(fake)
+            else:
+                torch._C._set_throw_on_mutable_data_ptr(fake)
+        vars(fake).update(self._attributes)
+        return fake
 
 
 _UNKNOWN: Any = object()

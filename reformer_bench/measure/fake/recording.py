@@ -22,6 +22,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     UnsupportedFakeTensorException,
     UnsupportedMutationAliasingException,
     UnsupportedOperatorException,
@@ -325,6 +326,9 @@ class _Follower(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            # Asked for several times an operator by autograd; the tensor itself knows the answer.
+            return args[0].device
         if func is _DEVICE:
             return func(*args, **kwargs)
         self._scalars.settle()
