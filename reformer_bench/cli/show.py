@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 @click.option("--details", is_flag=True, help="Show everything that was measured, case by case.")
 @click.option("--breakdown", is_flag=True, help="Show what the memory at each peak is made of.")
 @click.option(
+    "--accuracy", is_flag=True, help="Show each predicted peak beside the measured one."
+)
+@click.option(
     "--relative-to",
     metavar="VARIANT",
     help="Show figures as multiples of this variant's too (default: the one the suite names).",
@@ -45,6 +48,7 @@ def show(
     seq_len: str | None,
     details: bool,
     breakdown: bool,
+    accuracy: bool,
     relative_to: str | None,
     output_format: str,
 ) -> None:
@@ -53,10 +57,15 @@ def show(
     Without options they show the peak memory and the throughput of each variant at each length,
     and why a case has none.
     """
-    if details and breakdown:
-        raise InputError("--details and --breakdown: give one of them")
+    asked = {"--details": details, "--breakdown": breakdown, "--accuracy": accuracy}
+    chosen = [name for name, is_asked in asked.items() if is_asked]
+    if len(chosen) > 1:
+        raise InputError(f"{' and '.join(chosen)}: give one of them")
     loaded = open_run(run)
     records = part_of(loaded.records, variants, seq_len)
+    if accuracy:
+        _accuracy(records, output_format)
+        return
     baseline = _baseline(loaded, records, relative_to)
     table: Table = "details" if details else "breakdown" if breakdown else "summary"
     if output_format == "table":
@@ -81,6 +90,22 @@ def show(
         else export.export_json(records, table)
     )
     click.echo(text, nl=False)
+
+
+def _accuracy(records: list[Record], output_format: str) -> None:
+    """Print each predicted peak beside the measured one."""
+    if output_format != "table":
+        raise InputError(
+            f"--accuracy: has no {output_format}; without --accuracy, --format csv has both peaks"
+        )
+    from reformer_bench.cli.console import make_console
+    from reformer_bench.report.accuracy import accuracy_table, accuracy_words
+
+    words = accuracy_words(records)
+    console = make_console()
+    console.print(accuracy_table(records))
+    for line in words:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _baseline(run: Run, records: list[Record], asked: str | None) -> str | None:
