@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @part_options
 @click.option("--details", is_flag=True, help="Show everything that was measured, case by case.")
 @click.option("--breakdown", is_flag=True, help="Show what the memory at each peak is made of.")
-@click.option(
-    "--accuracy", is_flag=True, help="Show each predicted peak beside the measured one."
-)
+@click.option("--accuracy", is_flag=True, help="Show each predicted peak beside the measured one.")
 @click.option(
     "--relative-to",
     metavar="VARIANT",

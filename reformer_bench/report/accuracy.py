@@ -58,7 +58,9 @@ def accuracy_words(records: Sequence[Record]) -> list[str]:
     lines = [f"{words}."]
     for record in records:
         if not record.finished:
-            lines.append(f"{record.case.variant}: {record.outcome}: {record.message or 'no reason'}")
+            lines.append(
+                f"{record.case.variant}: {record.outcome}: {record.message or 'no reason'}"
+            )
     lacking = sum(record.finished and record.case not in pairs for record in records)
     if lacking:
         lines.append(f"{counted(lacking, 'case')} without a predicted or a measured peak.")
