@@ -38,6 +38,7 @@ from reformer_bench.measure.fake.autograd import adds_in_place, single_holder
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
 from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
+from reformer_bench.measure.fake.random_state import random_states_seen
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
 from reformer_bench.measure.timeline import (
@@ -180,6 +181,10 @@ class FakeRecording(Recording):
             for item in out:
                 self._see(item)
 
+    def see(self, tensor: torch.Tensor) -> None:
+        """Write down a tensor that was made without any operator."""
+        self._see(tensor)
+
     def finish(self) -> None:
         """End the recording; after this ``timeline`` is there."""
         self._ledger.close()
@@ -268,6 +273,8 @@ def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording
         follower = _Follower(recording, fake)
         stack.enter_context(fake)
         stack.enter_context(follower)
+        if device.kind == "cpu":
+            stack.enter_context(random_states_seen(recording.see))
         try:
             yield recording
         finally:
