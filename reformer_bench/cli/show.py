@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     metavar="ID",
     help="With --explain: only this case, by the start of its id.",
 )
+@click.option("--accuracy", is_flag=True, help="Show each predicted peak beside the measured one.")
 @click.option(
     "--relative-to",
     metavar="VARIANT",
@@ -59,6 +60,7 @@ def show(
     top: int,
     grouping: Grouping,
     case_id: str | None,
+    accuracy: bool,
     relative_to: str | None,
     output_format: str,
 ) -> None:
@@ -67,7 +69,12 @@ def show(
     Without options they show the peak memory and the throughput of each variant at each length,
     and why a case has none.
     """
-    asked = {"--details": details, "--breakdown": breakdown, "--explain": explain}
+    asked = {
+        "--details": details,
+        "--breakdown": breakdown,
+        "--explain": explain,
+        "--accuracy": accuracy,
+    }
     chosen = [name for name, is_asked in asked.items() if is_asked]
     if len(chosen) > 1:
         raise InputError(f"{' and '.join(chosen)}: give one of them")
@@ -77,6 +84,9 @@ def show(
     records = part_of(loaded.records, variants, seq_len)
     if explain:
         _explain(records, case_id, grouping, top, output_format)
+        return
+    if accuracy:
+        _accuracy(records, output_format)
         return
     baseline = _baseline(loaded, records, relative_to)
     table: Table = "details" if details else "breakdown" if breakdown else "summary"
@@ -180,6 +190,22 @@ def _explanation(record: Record, *, anew: bool) -> tuple[Explanation | None, str
     if peak is not None and peak != known.peak_bytes:
         note += f"; the record's own prediction is {peak:,} bytes, this one {known.peak_bytes:,}"
     return known.explanation, note
+
+
+def _accuracy(records: list[Record], output_format: str) -> None:
+    """Print each predicted peak beside the measured one."""
+    if output_format != "table":
+        raise InputError(
+            f"--accuracy: has no {output_format}; without --accuracy, --format csv has both peaks"
+        )
+    from reformer_bench.cli.console import make_console
+    from reformer_bench.report.accuracy import accuracy_table, accuracy_words
+
+    words = accuracy_words(records)
+    console = make_console()
+    console.print(accuracy_table(records))
+    for line in words:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _baseline(run: Run, records: list[Record], asked: str | None) -> str | None:

@@ -24,13 +24,14 @@ def save(folder: Path, records: list[Record]) -> Path:
         ([], "peak memory"),
         (["--details"], "warm step"),
         (["--breakdown"], "activations"),
+        (["--accuracy"], "equal to the byte"),
         (["--format", "markdown"], "| length |"),
         (["--relative-to", "reformer"], "as multiples of reformer"),
         (["--format", "csv", "--breakdown"], "activations_share"),
     ],
 )
 def test_each_table_prints(tmp_path: Path, options: list[str], words: str) -> None:
-    run = save(tmp_path / "run", sweep())
+    run = save(tmp_path / "run", sweep(predictions=True))
     result = CliRunner().invoke(show, [str(run), *options], catch_exceptions=False)
     assert result.exit_code == 0
     assert words in result.output
@@ -55,6 +56,14 @@ def test_two_tables_at_once_are_refused(tmp_path: Path) -> None:
     run = save(tmp_path / "run", sweep()[:1])
     with pytest.raises(InputError, match="one of them"):
         CliRunner().invoke(show, [str(run), "--details", "--breakdown"], catch_exceptions=False)
+
+
+def test_accuracy_has_no_other_format(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", sweep(predictions=True)[:1])
+    with pytest.raises(InputError, match="--accuracy: has no csv"):
+        CliRunner().invoke(
+            show, [str(run), "--accuracy", "--format", "csv"], catch_exceptions=False
+        )
 
 
 def test_an_unknown_baseline_lists_the_variants(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ from reformer_bench.measure.fake.outside import (
     has_real,
     imports_unrecorded,
 )
+from reformer_bench.measure.fake.random_state import random_states_seen
 from reformer_bench.measure.fake.reads import NotPredictableError, Reads
 from reformer_bench.measure.fake.snapshot import snapshot_of
 from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, place
@@ -231,6 +232,10 @@ class FakeRecording(Recording):
             for item in out:
                 self._see(item)
 
+    def see(self, tensor: torch.Tensor) -> None:
+        """Write down a tensor that was made without any operator."""
+        self._see(tensor)
+
     def finish(self) -> None:
         """End the recording; after this ``timeline`` is there."""
         self._ledger.close()
@@ -390,6 +395,8 @@ def record_fake_allocations(
         follower = _Follower(recording)
         stack.enter_context(recording.mode)
         stack.enter_context(follower)
+        if device.kind == "cpu":
+            stack.enter_context(random_states_seen(recording.see))
         try:
             yield recording
         finally:

@@ -18,6 +18,7 @@ _BY_SEQUENCE = ("ForSequenceClassification", "ForImageClassification", "ForAudio
 _BY_TOKEN = (
     "ForCausalLM",
     "LMHeadModel",
+    "MTModel",
     "ForConditionalGeneration",
     "ForMaskedLM",
     "ForPreTraining",

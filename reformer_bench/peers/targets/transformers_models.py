@@ -28,6 +28,8 @@ _HEADS = (
 be set first."""
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 """Fields that bound a sequence."""
+_BEYOND = ("attn_implementation", "num_labels", "decoder_start_token_id")
+"""Fields that may be set although a configuration has none of that name by default."""
 _SPECIAL = 2
 """Some models have position tables that begin this many rows later."""
 
@@ -134,7 +136,7 @@ def _made(config: TargetConfig, fields: dict[str, Any]) -> Any:
 
 def _check_fields(config: TargetConfig, known: Any, arguments: dict[str, Any]) -> None:
     for key, value in arguments.items():
-        if not hasattr(known, key) and key not in ("attn_implementation", "num_labels"):
+        if not hasattr(known, key) and key not in _BEYOND:
             fields = sorted(key for key in known.to_dict() if not key.startswith("_"))
             raise InputError(
                 f"{config.name}: config.{key} is not a field of {type(known).__name__}"
@@ -193,4 +195,9 @@ def _fitted(
             continue
         changed[name] = value
         words[f"config.{name}"] = f"{value} instead of {sized}, for the length"
+    start = "decoder_start_token_id"
+    if getattr(made, "is_encoder_decoder", False) and getattr(made, start, None) is None:
+        # Labels are moved behind it; saved models bring it, a type of model alone may not.
+        changed[start] = getattr(made, "pad_token_id", None) or 0
+        words[f"config.{start}"] = f"{changed[start]} instead of none, to shift labels by"
     return changed, words
