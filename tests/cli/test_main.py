@@ -36,7 +36,7 @@ def test_every_command_has_help(capsys, name):
     ("arguments", "line"),
     [
         (["rn"], "there is no command 'rn', did you mean 'run'?"),
-        (["run"], "Missing option '--suite'"),
+        (["run"], "give --suite, --model, or both"),
         (["run", "--suite", "smok"], "no suite 'smok', did you mean 'smoke'?"),
         (["run", "--suite", "smoke", "--device", "gpu"], "--device: 'gpu' is not one of auto, cpu"),
         (["run", "--suite", "smoke", "--set", "model.n_hashes=x"], "--set: model.n_hashes = 'x'"),
