@@ -65,7 +65,10 @@ def internal_bytes_on_cpu(
 ) -> int:
     """Return the most bytes that an operator holds on the CPU beside its results and arguments."""
     formula = _FORMULAS.get(operator.overloadpacket)
-    return 0 if formula is None else formula(out, *args, **kwargs)
+    if formula is None:
+        return 0
+    # Where a result is written to is no argument: it is the result.
+    return formula(out, *args, **{name: value for name, value in kwargs.items() if name != "out"})
 
 
 def _layer_norm_backward(

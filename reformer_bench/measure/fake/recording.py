@@ -35,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from reformer_bench.measure.fake.autograd import adds_in_place, single_holder, writes_in_place
+from reformer_bench.measure.fake.composites import COMPOSITES
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
 from reformer_bench.measure.fake.disguise import fake_tensors_in_disguise
 from reformer_bench.measure.fake.explain import explanation_of
@@ -336,6 +337,9 @@ class _Follower(TorchDispatchMode):
             return args[0].device
         if func is _DEVICE:
             return func(*args, **kwargs)
+        if func in COMPOSITES and self._recording.device.kind == "cpu":
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
         self._scalars.settle()
         if func is torch.ops.aten.add.Tensor:
             into = adds_in_place(args, self._single)
