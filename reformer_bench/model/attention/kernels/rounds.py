@@ -39,7 +39,8 @@ class Rounds:
         """Make the rounds of packed rows over a plan for B·G sequences."""
         batch, _, heads, width = qkv_BLGc.shape
         device = qkv_BLGc.device
-        qkv_Pc = qkv_BLGc.reshape(-1, width)
+        # Kernels count on rows without gaps.
+        qkv_Pc = qkv_BLGc.reshape(-1, width).contiguous()
         b = torch.arange(batch, device=device).repeat_interleave(heads)
         g = torch.arange(heads, device=device).repeat(batch)
         first_row_N1 = (b * plan.length * heads + g)[:, None]

@@ -5,6 +5,10 @@ B batch, L length, G heads of one group, N = B·G sequences, P = B·L·G rows, D
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +27,7 @@ from reformer_bench.model.attention.kernels.rounds import Rounds, sees_only_itse
 from reformer_bench.model.attention.plan import EMPTY_SLOT
 
 _LEAST_TILE = 16
+_LEAST_CAPABILITY = 8
 _FORWARD_PRODUCTS = 2
 """The products are the scores, and theirs with the values."""
 _BACKWARD_PRODUCTS = 5
@@ -54,6 +59,24 @@ def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None
     return None
 
 
+@functools.cache
+def why_not_here(device: torch.device) -> str | None:
+    """Say why Triton's programs can't run on a CUDA device of this machine; None where they can.
+
+    Triton compiles a launcher for each program with the machine's C compiler, and its tensor-core
+    products for bfloat16 begin with compute capability 8.0.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "Triton isn't installed"
+    named = os.environ.get("CC", "").split()[:1]
+    if not any(map(shutil.which, named or ("gcc", "clang", "cc"))):
+        return f"no C compiler ({named[0]} of CC)" if named else "no C compiler"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < _LEAST_CAPABILITY:
+        return f"compute capability {major}.{minor} is below {_LEAST_CAPABILITY}.0"
+    return None
+
+
 @dataclass(frozen=True)
 class TritonKernel:
     """A kernel that is a program for each chunk of each sequence, launched once a round.
@@ -81,6 +104,8 @@ class TritonKernel:
         dqkv_Pc: Tensor,
     ) -> None:
         """Add the gradient of the packed rows to ``dqkv`` [P, c] float32, round by round."""
+        # Programs count on rows without gaps, and a gradient may be one number expanded.
+        dout_PD, out_PD = dout_PD.contiguous(), out_PD.contiguous()
         normaliser_P = rounds.by_row(normaliser_NL)
         _backward_rounds(rounds, dout_PD, out_PD, normaliser_P, dqkv_Pc)
 
