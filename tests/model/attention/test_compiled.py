@@ -1,4 +1,4 @@
-"""The shipped Triton programs compile for every architecture, without spilling, within its limits."""
+"""The shipped Triton programs compile for every architecture, spill nothing, and fit its limits."""
 
 from __future__ import annotations
 
