@@ -41,11 +41,13 @@ _QUERY_PRODUCTS = 3
 """The products are the scores again, their gradients, and the queries'."""
 _KEY_PRODUCTS = 4
 """The products are the scores again, their gradients, the values' and the keys'."""
-_ROWS = 64
+ROWS = 16
 """How many rows a program takes that works on rows one by one."""
-_SLOTS = 1024
+SLOTS = 1024
 """How many slots a program takes that unpacks the sorted order."""
-_LARGEST_TILE_OF_DIRECTIONS = 64
+WARPS_OF_ROWS = 4
+"""How many warps a program of rows or slots has."""
+_LARGEST_TILE_OF_DIRECTIONS = 32
 
 # An operator that does nothing, and that torch's FLOP counter has a formula for.
 _LIBRARY = torch.library.Library("reformer_bench", "DEF")
@@ -105,6 +107,11 @@ class Launch:
         return Launch(min(chunk_length, 32 if d_head <= 64 else 16), 8)
 
 
+def rows_hashed(d_head: int, dtype: torch.dtype) -> int:
+    """Return how many rows a program hashes: as many as its registers hold."""
+    return 64 if dtype.itemsize == 2 or d_head <= 64 else 16
+
+
 def precision(dtype: torch.dtype) -> str:
     """Return how products of float32 use tensor cores, by torch's own setting: as three products of
     TF32, which are as exact as float32, or as one.
@@ -141,10 +148,11 @@ class TritonKernel:
         keys = qkv.new_empty(n, rounds, length, dtype=torch.int64 if wide else torch.int32)
         halves = tuple(factor // 2 for factor in factors)
         tile = min(_LARGEST_TILE_OF_DIRECTIONS, _power_of_two(max((*halves, _LEAST_TILE))))
+        rows = rows_hashed(settings.d_head, qkv.dtype)
         _run(
             "hash_rounds",
-            (-(-length // _ROWS), n),
-            4,
+            (-(-length // rows), n),
+            WARPS_OF_ROWS,
             qkv,
             rotations_GDRK.contiguous(),
             qkv if valid_BL is None else valid_BL.to(torch.uint8),
@@ -159,7 +167,7 @@ class TritonKernel:
             ROUNDS=rounds,
             HALVES=halves,
             TILE=tile,
-            ROWS=_ROWS,
+            ROWS=rows,
             MASKED=valid_BL is not None,
             PRECISION=precision(qkv.dtype),
         )
@@ -171,8 +179,8 @@ class TritonKernel:
         code = torch.empty_like(position)
         _run(
             "unpack_order",
-            (-(-n_slots // _SLOTS), n * rounds),
-            4,
+            (-(-n_slots // SLOTS), n * rounds),
+            WARPS_OF_ROWS,
             keys,
             position,
             code,
@@ -187,7 +195,7 @@ class TritonKernel:
             PADDING_CODE=PADDING_TOKEN,
             NO_SLOT=NO_SLOT,
             EMPTY_SLOT=EMPTY_SLOT,
-            BLOCK=_SLOTS,
+            BLOCK=SLOTS,
         )
         return ChunkPlan(position, code, c, length)
 
@@ -326,7 +334,7 @@ def _attend(
 
 def _by_rows(program: str, n_rows: int, *tensors: Tensor, **constants: Any) -> None:
     """Run a program that takes rows one by one."""
-    _run(program, (-(-n_rows // _ROWS),), 4, *tensors, n_rows, ROWS=_ROWS, **constants)
+    _run(program, (-(-n_rows // ROWS),), WARPS_OF_ROWS, *tensors, n_rows, ROWS=ROWS, **constants)
 
 
 def _run(

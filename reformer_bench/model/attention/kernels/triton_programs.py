@@ -19,6 +19,35 @@ import triton.language as tl
 
 
 @triton.jit
+def _strongest(q, rotations, where, HALF: tl.constexpr, TILE: tl.constexpr,
+               PRECISION: tl.constexpr):  # fmt: skip
+    """Return argmax([qR; −qR]) of each row, int32, over HALF directions R whose features lie at
+    ``where`` [D].
+
+    A direction and its opposite are one product; ties go to the first, as in torch's argmax.
+    """
+    column = tl.arange(0, TILE)
+    high = tl.full([q.shape[0]], float("-inf"), tl.float32)
+    low = tl.full([q.shape[0]], float("inf"), tl.float32)
+    at_high = tl.zeros([q.shape[0]], tl.int32)
+    at_low = tl.zeros([q.shape[0]], tl.int32)
+    for first in range(0, HALF, TILE):
+        known = (first + column < HALF)[None, :]
+        places = where[:, None] + first + column[None, :]
+        rotation = tl.load(rotations + places, mask=known, other=0.0)
+        y = tl.dot(q, rotation, input_precision=PRECISION)
+        up = tl.where(known, y, float("-inf"))
+        down = tl.where(known, -y, float("-inf"))
+        top = tl.max(up, 1)
+        bottom = -tl.max(down, 1)
+        at_high = tl.where(top > high, first + tl.argmax(up, 1), at_high)
+        at_low = tl.where(bottom < low, first + tl.argmax(down, 1), at_low)
+        high = tl.maximum(high, top)
+        low = tl.minimum(low, bottom)
+    return tl.where(high >= -low, at_high, at_low + HALF)
+
+
+@triton.jit
 def hash_rounds(qkv, rotations, valid, keys, length, heads, n_directions, past,
                 POSITION_BITS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
                 ROUNDS: tl.constexpr, HALVES: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
@@ -40,35 +69,17 @@ def hash_rounds(qkv, rotations, valid, keys, length, heads, n_directions, past,
     real = inside
     if MASKED:
         real = tl.load(valid + b.to(tl.int64) * length + positions, mask=inside, other=0) != 0
-    column = tl.arange(0, TILE)
-    for r in tl.static_range(ROUNDS):
+    features = (h * D + d) * (ROUNDS * n_directions)
+    for r in range(ROUNDS):
         bucket = tl.zeros([ROWS], tl.int32)
         start = 0
         radix = 1
         for factor in tl.static_range(len(HALVES)):
-            half: tl.constexpr = HALVES[factor]
-            high = tl.full([ROWS], float("-inf"), tl.float32)
-            side = tl.zeros([ROWS], tl.int32)
-            # A direction and its opposite are one product; ties go to the first, as in argmax.
-            low = tl.full([ROWS], float("inf"), tl.float32)
-            at_low = tl.zeros([ROWS], tl.int32)
-            for first in tl.static_range(0, half, TILE):
-                known = (first + column) < half
-                where = (h * D + d[:, None]) * (ROUNDS * n_directions) + r * n_directions
-                where = where + start + first + column[None, :]
-                rotation = tl.load(rotations + where, mask=known[None, :], other=0.0)
-                y = tl.dot(q, rotation, input_precision=PRECISION)
-                up = tl.where(known[None, :], y, float("-inf"))
-                down = tl.where(known[None, :], y, float("inf"))
-                top = tl.max(up, 1)
-                bottom = tl.min(down, 1)
-                side = tl.where(top > high, first + tl.argmax(up, 1), side)
-                at_low = tl.where(bottom < low, first + tl.argmin(down, 1), at_low)
-                high = tl.maximum(high, top)
-                low = tl.minimum(low, bottom)
-            bucket += radix * tl.where(high >= -low, side, at_low + half)
-            start += half
-            radix *= 2 * half
+            where = features + r * n_directions + start
+            side = _strongest(q, rotations, where, HALVES[factor], TILE, PRECISION)
+            bucket += radix * side
+            start += HALVES[factor]
+            radix *= 2 * HALVES[factor]
         bucket = tl.where(real, bucket, past)
         key = (bucket.to(keys.dtype.element_ty) << POSITION_BITS) | positions
         into = (n.to(tl.int64) * ROUNDS + r) * length + positions
@@ -149,8 +160,7 @@ def _keys(qkv, factor, rows, D: tl.constexpr, WIDTH: tl.constexpr, SHARED: tl.co
 @triton.jit
 def _times_seen(chunk_of, code_of, n, length, at_q, at_k, n_chunks, ROUNDS: tl.constexpr,
                 RING: tl.constexpr, ACROSS: tl.constexpr):  # fmt: skip
-    """Count in how many places of all rounds each query [T] sees each key [T]: N_ij of the paper.
-    """
+    """Count in how many places of all rounds each query [T] sees each key [T]: N_ij of the paper."""
     times = tl.zeros([at_q.shape[0], at_k.shape[0]], tl.int32)
     for r in tl.static_range(ROUNDS):
         base = (n.to(tl.int64) * ROUNDS + r) * length
