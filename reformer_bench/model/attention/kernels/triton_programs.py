@@ -160,7 +160,7 @@ def _keys(qkv, factor, rows, D: tl.constexpr, WIDTH: tl.constexpr, SHARED: tl.co
 @triton.jit
 def _times_seen(chunk_of, code_of, n, length, at_q, at_k, n_chunks, ROUNDS: tl.constexpr,
                 RING: tl.constexpr, ACROSS: tl.constexpr):  # fmt: skip
-    """Count in how many places of all rounds each query [T] sees each key [T]: N_ij of the paper."""
+    """Count in how many places of all rounds queries [T] see keys [T]: N_ij of the paper."""
     times = tl.zeros([at_q.shape[0], at_k.shape[0]], tl.int32)
     for r in tl.static_range(ROUNDS):
         base = (n.to(tl.int64) * ROUNDS + r) * length
