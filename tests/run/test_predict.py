@@ -85,7 +85,8 @@ def test_products_inside_the_fused_kernel_are_counted(workload):
         for kernel in ("eager", "triton")
         for n_hashes in (1, 4)
     }  # fmt: skip
-    assert flops["triton", 4] == pytest.approx(flops["eager", 4], rel=0.05)
+    # Its backward pass computes scores and their gradients twice, for queries and for keys.
+    assert flops["eager", 4] <= flops["triton", 4] < 1.1 * flops["eager", 4]
     rounds = {kernel: flops[kernel, 4] - flops[kernel, 1] for kernel in ("eager", "triton")}
     assert rounds["triton"] == pytest.approx(rounds["eager"], rel=0.05)
 
