@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -393,6 +394,9 @@ def record_fake_allocations(
     recording = FakeRecording(device, explain=explain)
     with ExitStack() as stack:
         stack.enter_context(_explained(recording.reads))
+        # Copying a tensor deeply asks whether it has data; that is no reader's concern.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         stack.enter_context(imports_unrecorded())
         stack.enter_context(fake_tensors_in_disguise())
         stack.enter_context(arrays_answered(recording.reads.as_numpy))
