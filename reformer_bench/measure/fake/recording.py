@@ -40,6 +40,7 @@ from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.fake.operators_moe import grouped_product
 from reformer_bench.measure.fake.outside import OneMode, Outside, imports_unrecorded
+from reformer_bench.measure.fake.random_state import random_states_seen
 from reformer_bench.measure.fake.reads import NotPredictableError, Reads
 from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, place
 from reformer_bench.measure.fake.values import KnownValues
@@ -185,19 +186,20 @@ class FakeRecording(Recording):
 
         ``held_bytes`` come to what its shapes say that it holds inside, or go off it if negative.
         """
-        self._see(out)
+        self.see(out)
         self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs) + held_bytes)
         formula = _flop_formulas().get(operator.overloadpacket)
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
 
-    def _see(self, out: Any) -> None:
+    def see(self, out: Any) -> None:
+        """Write down the births of these tensors' storages, as far as they are new."""
         if isinstance(out, torch.Tensor):
             if out.device != HOST:
                 self._ledger.see(out)
         elif isinstance(out, tuple | list):
             for item in out:
-                self._see(item)
+                self.see(item)
 
     def finish(self) -> None:
         """End the recording; after this ``timeline`` is there."""
@@ -308,6 +310,8 @@ def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording
         stack.enter_context(_explained(recording.reads))
         stack.enter_context(imports_unrecorded())
         stack.enter_context(fake_tensors_in_disguise())
+        if device.kind == "cpu":
+            stack.enter_context(random_states_seen(recording.see))
         follower = _Follower(recording)
         stack.enter_context(recording.mode)
         stack.enter_context(follower)
