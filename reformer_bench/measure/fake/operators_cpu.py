@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
 from reformer_bench.measure.fake.half_precision import HALF_DTYPES, attention_bytes, product_bytes
+from reformer_bench.measure.fake.operators_cpu_nn import NN_FORMULAS
 
 _aten = torch.ops.aten
 _GRAIN = 32768
@@ -246,6 +247,7 @@ _FORMULAS: dict[Any, InternalBytes] = {
     _aten.baddbmm: _added_product(_aten.baddbmm),
     _aten.baddbmm_: _added_product(_aten.baddbmm),
     _aten.repeat: _repeat,
+    **NN_FORMULAS,
 }
 for _name in _BINARY:
     for _packet in (getattr(_aten, _name, None), getattr(_aten, _name + "_", None)):
