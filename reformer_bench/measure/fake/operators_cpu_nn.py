@@ -152,14 +152,27 @@ def _cost(args: Any, out: Any) -> float:
     return max(elements / _MOST_ELEMENTS, elements * depth / _MOST_MULTIPLICATIONS)
 
 
-def set_workspace(operator: Any, out: Any, args: tuple[Any, ...]) -> None:
-    """Give the workspace of an LSTM layer, which fake tensors leave empty, the bytes that oneDNN
-    keeps in it for the backward pass (mkldnn/RNN.cpp, mkldnn_rnn_layer).
+def completed(operator: Any, out: Any, args: tuple[Any, ...]) -> Any:
+    """Return what an LSTM layer returns on the CPU (mkldnn/RNN.cpp): the workspace, which fake
+    tensors leave empty, with the bytes that oneDNN keeps in it for the backward pass, and the
+    gradients of the two biases as two tensors. Other operators' results are returned as they are.
     """
-    if operator is _RNN and torch.is_tensor(out[3]):
+    if operator is _RNN and isinstance(out[3], Tensor):
         state = (torch.get_num_threads(), torch.backends.mkldnn.enabled)
         sizes = _held_in_run(operator, tuple(map(_frozen, args)), (), state)[1]
         out[3].untyped_storage().resize_(sizes[3])
+    if operator is _RNN_BACKWARD and out[3] is out[4]:
+        return (*out[:4], torch.empty_like(out[3]), *out[5:])
+    return out
+
+
+def _group_norm_backward(out: Any, /, dy: Tensor, x: Tensor, *args: Any) -> int:
+    """Count the sums of dy · x and of dy for each sample and channel
+    (group_norm_kernel.cpp, GroupNormBackwardKernelImplInternal).
+    """
+    samples, channels = args[3:5]
+    wide = 4 if x.dtype in (torch.bfloat16, torch.float16) else x.element_size()
+    return int(2 * samples * channels * wide)
 
 
 NN_FORMULAS: dict[Any, Callable[..., int]] = {
@@ -167,12 +180,27 @@ NN_FORMULAS: dict[Any, Callable[..., int]] = {
     _aten.convolution_backward: _asked(_aten.convolution_backward.default, (0, 1)),
     _aten.native_batch_norm: _asked(_aten.native_batch_norm.default, (0,)),
     _aten.native_batch_norm_backward: _asked(_aten.native_batch_norm_backward.default, (0, 1)),
-    _aten.native_group_norm_backward: _asked(_aten.native_group_norm_backward.default, (0, 1)),
+    _aten.native_group_norm_backward: _group_norm_backward,
+    _aten.mse_loss_backward: _asked(_aten.mse_loss_backward.default, (1, 2)),
+    _aten.smooth_l1_loss_backward: _asked(_aten.smooth_l1_loss_backward.default, (1, 2)),
+    _aten.huber_loss: _asked(_aten.huber_loss.default, (0, 1)),
+    _aten.binary_cross_entropy: _asked(_aten.binary_cross_entropy.default, (0, 1)),
+    _aten.binary_cross_entropy_backward: _asked(
+        _aten.binary_cross_entropy_backward.default, (1, 2)
+    ),
+    _aten.col2im: _asked(_aten.col2im.default, (0,)),
     _aten.mse_loss: _asked(_aten.mse_loss.default, (0, 1)),
     _aten.smooth_l1_loss: _asked(_aten.smooth_l1_loss.default, (0, 1)),
     _aten.soft_margin_loss: _asked(_aten.soft_margin_loss.default, (0, 1)),
     _aten.soft_margin_loss_backward: _asked(_aten.soft_margin_loss_backward.default, (1, 2)),
     _aten.max_pool2d_with_indices: _asked(_aten.max_pool2d_with_indices.default, (0,)),
+    _aten.upsample_nearest1d: _asked(_aten.upsample_nearest1d.default, (0,)),
+    _aten.upsample_nearest2d: _asked(_aten.upsample_nearest2d.default, (0,)),
+    _aten.upsample_nearest3d: _asked(_aten.upsample_nearest3d.default, (0,)),
+    _aten.upsample_linear1d: _asked(_aten.upsample_linear1d.default, (0,)),
+    _aten.upsample_bilinear2d: _asked(_aten.upsample_bilinear2d.default, (0,)),
+    _aten.upsample_bicubic2d: _asked(_aten.upsample_bicubic2d.default, (0,)),
+    _aten.upsample_trilinear3d: _asked(_aten.upsample_trilinear3d.default, (0,)),
     _aten.im2col: _asked(_aten.im2col.default, (0,)),
     _RNN.overloadpacket: lambda out, /, *args, **kwargs: _layer_bytes(_RNN, out, args),
     _RNN_BACKWARD.overloadpacket: lambda out, /, *args, **kwargs: _layer_bytes(

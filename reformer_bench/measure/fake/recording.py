@@ -38,7 +38,7 @@ from reformer_bench.measure.fake.autograd import adds_in_place, single_holder
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
 from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
-from reformer_bench.measure.fake.operators_cpu_nn import set_workspace
+from reformer_bench.measure.fake.operators_cpu_nn import completed
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
 from reformer_bench.measure.timeline import (
@@ -251,7 +251,7 @@ class _Follower(TorchDispatchMode):
         if self._remembered:
             self._remembered.clear()
         if self._recording.device.kind == "cpu":
-            set_workspace(func, out, args)
+            out = completed(func, out, args)
         self._recording.add(func, out, args, kwargs)
         self._scalars.after(func, out, args)
         return out
