@@ -420,6 +420,11 @@ class Prediction:
     places: dict[str, dict[str, int]] = field(default_factory=dict)
     """What is alive at the later step's peak, in bytes, by part of the model (a module's name) and
     then by kind of memory."""
+    launches: int = 0
+    """How many programs a step starts on a CUDA device, at least; 0 for the CPU."""
+    moved_bytes: int = 0
+    """The bytes that those read from the device's memory and write to it, each tensor once a
+    program; 0 for the CPU."""
 
     @property
     def peak_bytes(self) -> int:

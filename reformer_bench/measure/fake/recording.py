@@ -40,6 +40,7 @@ from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
+from reformer_bench.measure.roofline import NOTHING, Work, work_of
 from reformer_bench.measure.timeline import (
     COLD,
     WARM,
@@ -68,25 +69,29 @@ class FakeRecording(Recording):
         self.device = device
         self.flops: dict[int, int] = {}
         """The matrix products' FLOPs in the phases of each step, by its number."""
+        self.work: dict[int, Work] = {}
+        """Launches and bytes moved in the phases of each step, by its number, on a CUDA device."""
         self._ledger = StorageLedger(device.taken_bytes)
         self.scalars = SavedScalars(self._ledger, in_memory=device.scalars_take_memory)
         self._phases: list[PhaseInterval] = []
         self._labels: list[StorageLabel] = []
-        self._known: dict[Hashable, tuple[int, int]] = {}
-        """The bytes and FLOPs of work that was followed, by its key."""
+        self._known: dict[Hashable, tuple[int, int, Work]] = {}
+        """The bytes held, the FLOPs and the launches of work that was followed, by its key."""
         self._timeline: Timeline | None = None
         self._counted = 0
+        self._worked = NOTHING
 
     @contextmanager
     def phase(self, name: str, step: int = COLD) -> Iterator[None]:
         """Count what runs inside to that phase of that step; the build counts to the cold step."""
-        start, counted = len(self._ledger), self._counted
+        start, counted, worked = len(self._ledger), self._counted, self._worked
         try:
             yield
         finally:
             self.scalars.settle()
             self._phases.append(PhaseInterval(name, start, len(self._ledger), step))
             self.flops[step] = self.flops.get(step, 0) + self._counted - counted
+            self.work[step] = self.work.get(step, NOTHING) + (self._worked - worked)
 
     def label(self, kind: LabelKind, tensors: Iterable[torch.Tensor]) -> None:
         """Say what the storages of these tensors are; those that weren't recorded are passed
@@ -150,11 +155,12 @@ class FakeRecording(Recording):
         """
         known = self._known.get(key)
         if known is not None:
-            height_bytes, flops = known
+            height_bytes, flops, done = known
             self._ledger.bump(height_bytes)
             self._counted += flops
+            self._worked += done
             return
-        counted, height = self._counted, None
+        counted, worked, height = self._counted, self._worked, None
         self._ledger.start()
         try:
             work()
@@ -162,12 +168,14 @@ class FakeRecording(Recording):
             self.scalars.settle()
             height = self._ledger.stop()
         if height is not None:
-            self._known[key] = (height, self._counted - counted)
+            self._known[key] = (height, self._counted - counted, self._worked - worked)
 
     def add(self, operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Write down what an operator made, what it held inside meanwhile, and its FLOPs."""
         self._see(out)
         self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs))
+        if self.device.kind == "cuda":
+            self._worked += work_of(operator, out, args, kwargs)
         formula = _flop_formulas().get(operator.overloadpacket)
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
@@ -214,7 +222,14 @@ class FakeRecording(Recording):
         memory, peak = self.allocator_memory(), self.timeline.peak_of_step(WARM)
         if memory is None or peak is None:
             raise ValueError("expected the step to enter a phase ('forward'), it entered none")
-        return Prediction(memory, self.flops[WARM], self.bytes_by_place(peak))
+        work = self.work[WARM]
+        return Prediction(
+            memory,
+            self.flops[WARM],
+            self.bytes_by_place(peak),
+            launches=work.launches,
+            moved_bytes=work.moved_bytes,
+        )
 
 
 class _Follower(TorchDispatchMode):

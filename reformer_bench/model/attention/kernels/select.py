@@ -11,8 +11,8 @@ from reformer_bench.model.attention.kernels.rounds import ChunkKernel
 from reformer_bench.model.attention.kernels.triton import (
     TritonKernel,
     why_not_fused,
-    why_not_here,
 )
+from reformer_bench.model.programs import why_not_here
 from reformer_bench.schema.model import LshKernel
 
 
