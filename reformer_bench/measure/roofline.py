@@ -46,6 +46,8 @@ _ONLY_RESERVE = frozenset(
 )
 _LOOK_UP = frozenset({_aten.embedding, _aten.gather, _aten.index_select, _aten.index})
 """Operators that read of their table as many numbers as they return."""
+_NUMBERS_OF_A_BLOCK, _BLOCKS_OF_A_LAUNCH = 65_536, 320
+"""kChunkSize and depth_to_max_blocks of the same file."""
 _LAUNCHED = "reformer_bench::launched"
 """What a program that isn't an operator of PyTorch calls, with the bytes that it moves."""
 _TENSORS_OF_A_LAUNCH = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}
@@ -74,7 +76,7 @@ NOTHING = Work()
 def work_of(operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
     """Return the work of one operator, given its result and its arguments (fake tensors do)."""
     if operator.namespace == "reformer_bench" and operator._schema.name == _LAUNCHED:
-        return Work(1, args[2])
+        return Work(1, int(args[2]))
     packet = operator.overloadpacket
     if packet in _ONLY_RESERVE:
         return NOTHING
@@ -108,7 +110,8 @@ def _launches(packet: Any, args: tuple[Any, ...]) -> int:
     if not packet.__name__.startswith("_foreach_") or not lists:
         return 1
     most = _TENSORS_OF_A_LAUNCH[min(len(lists), max(_TENSORS_OF_A_LAUNCH))]
-    return -(-len(lists[0]) // most)
+    blocks = sum(-(-tensor.numel() // _NUMBERS_OF_A_BLOCK) for tensor in lists[0])
+    return max(-(-len(lists[0]) // most), -(-blocks // _BLOCKS_OF_A_LAUNCH))
 
 
 @functools.cache

@@ -197,17 +197,22 @@ class TritonKernel:
         share, reached = along, normaliser
         if settings.shared_qk:
             share, reached = torch.empty_like(along), torch.empty_like(normaliser)
+        factor = qkv.new_empty(n_rows if settings.shared_qk else 0, dtype=torch.float32)
         _by_rows(
             "along_outputs",
             n_rows,
             dout_PD,
             out_PD,
             normaliser,
+            qkv,
             along,
             reached,
             share,
+            factor,
             D=d,
+            WIDTH=qkv.shape[1],
             SHARED=settings.shared_qk,
+            KEY_EPSILON=KEY_EPSILON,
             ALONE=-SELF_PENALTY / 2,
         )
         weights = self._lone_weights(rounds, normaliser) if settings.shared_qk else None
@@ -216,7 +221,7 @@ class TritonKernel:
         given = (dout_PD, along, reached)
         of_queries = qkv.new_empty(n_rounds, n_rows, d)
         of_keys = qkv.new_empty(n_rounds, n_rows, 2 * d)
-        factor = _attend("attend_queries", rounds, _QUERY_PRODUCTS, *given, of_queries)
+        _attend("attend_queries", rounds, _QUERY_PRODUCTS, *given, of_queries, factor=factor)
         _attend("attend_keys", rounds, _KEY_PRODUCTS, *given, of_keys, factor=factor)
         dqkv = torch.empty_like(qkv)
         tensors = (of_queries, of_keys, qkv, factor, dout_PD, share, dqkv)
