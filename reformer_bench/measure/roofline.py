@@ -109,8 +109,8 @@ def _launches(packet: Any, args: tuple[Any, ...]) -> int:
     lists = [value for value in args if isinstance(value, list | tuple) and _tensors(value)]
     if not packet.__name__.startswith("_foreach_") or not lists:
         return 1
-    most = _TENSORS_OF_A_LAUNCH[min(len(lists), max(_TENSORS_OF_A_LAUNCH))]
-    blocks = sum(-(-tensor.numel() // _NUMBERS_OF_A_BLOCK) for tensor in lists[0])
+    most: int = _TENSORS_OF_A_LAUNCH[min(len(lists), max(_TENSORS_OF_A_LAUNCH))]
+    blocks: int = sum(-(-tensor.numel() // _NUMBERS_OF_A_BLOCK) for tensor in lists[0])
     return max(-(-len(lists[0]) // most), -(-blocks // _BLOCKS_OF_A_LAUNCH))
 
 

@@ -25,7 +25,7 @@ _ROWS_OF_A_PART = 32
 _MOST_SUMS = 4
 NUMBERS = 4096
 """How many numbers of a stream a program adds to."""
-_WIDEST = 16384
+_WIDEST = 4096
 """The widest rows that the registers of a program hold."""
 _STORED = (torch.float32, torch.int32)
 
@@ -45,10 +45,10 @@ def fuses_rows(x_PM: Tensor, width: int) -> bool:
 
 
 def warps_of(block: int) -> int:
-    """Return how many warps a program of rows of that width has: 8 to 16 numbers a thread, as far
-    as 16 warps go.
+    """Return how many warps a program of rows of that width has: 8 numbers a thread, as far as 16
+    warps go.
     """
-    return min(16, max(4, block // 512))
+    return min(16, max(4, block // 256))
 
 
 def block_of(width: int) -> int:
