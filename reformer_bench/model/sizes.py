@@ -12,8 +12,9 @@ from reformer_bench.schema.model import Attention, ModelConfig
 
 _MOST_OF_STREAMS = 1.5
 """How many times the bytes of a reversible model's two streams and their gradients (float32) one
-group of heads may hold of rounds that aren't added up yet, or a piece of feed-forward in all. With as many features in all heads as M
-it makes one group of up to 4 rounds of bfloat16, 2 of float32."""
+group of heads may hold of rounds that aren't added up yet, or a piece of feed-forward in all. With
+as many features in all heads as M it makes one group of up to 4 rounds of bfloat16, 2 of float32.
+"""
 _ROWS_OF_STREAMS = 4
 _GRADIENTS_OF_A_ROUND = 3
 """Of queries, keys and values."""
