@@ -57,20 +57,17 @@ def launch(
         moved_bytes: What it reads and writes; each of its tensors once, unless given.
         **constants: What it is compiled for.
     """
-    fake = isinstance(arguments[0], FakeTensor)
-    if flops or fake:
+    if isinstance(arguments[0], FakeTensor):
         if moved_bytes is None:
-            given = {x.data_ptr() if not fake else id(x): x for x in _tensors(arguments)}
-            moved_bytes = sum(x.numel() * x.dtype.itemsize for x in given.values())
+            given = {id(x): x for x in arguments if isinstance(x, Tensor)}
+            moved_bytes = sum(x.nbytes for x in given.values())
         _launched(arguments[0], flops, moved_bytes)
-    if fake:
         return
+    if flops:
+        # For a FLOP counter around a real run, which asks for no bytes.
+        _launched(arguments[0], flops, 0)
     launched = getattr(importlib.import_module(module), program)[grid]
     launched(*arguments, **constants, num_warps=n_warps, num_stages=1)
-
-
-def _tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
-    return [x for x in arguments if isinstance(x, Tensor)]
 
 
 @functools.cache
