@@ -94,8 +94,10 @@ def normalise_streams(
     side as they are stored, by fused programs.
     """
     weight, bias = params["norm.weight"], params["norm.bias"]
+    # Programs count on rows without gaps, which somebody's input may have.
+    stored = tuple(x_PM.contiguous() for x_PM in stored)
     h, mean, rstd = normalise_rows(stored, weight, bias, epsilon * scale * scale, dtype)
-    return NormedStreams(h, tuple(stored), mean, rstd, scale)
+    return NormedStreams(h, stored, mean, rstd, scale)
 
 
 def normalise_streams_backward(

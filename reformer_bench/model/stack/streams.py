@@ -223,6 +223,11 @@ class FixedStream:
         """How many units are one."""
         return 1 / _unit(self.float_dtype)[0]
 
+    @property
+    def _fused(self) -> bool:
+        wide = self.float_dtype is torch.float32
+        return wide and fuses_rows(self.tensor, self.tensor.shape[-1])
+
     def copy(self) -> FixedStream:
         """Return a stream of the same numbers in memory of its own."""
         return replace(self, tensor=self.tensor.clone())
@@ -245,7 +250,7 @@ class FixedStream:
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:
         """Add ±y, rounded to the unit, to rows."""
-        if fuses_rows(self.tensor, self.tensor.shape[-1]):
+        if self._fused:
             reached = None if self.watch is None else self.watch.reached_units
             add_units_(self.tensor[rows], y_PM, self.norm_scale, sign, reached)
             return
@@ -253,8 +258,7 @@ class FixedStream:
 
     def add_product_(self, rows: slice, a_PK: Tensor, b_KM: Tensor, sign: int) -> None:
         """Add ±a·b, rounded to the unit, to rows."""
-        fused = fuses_rows(self.tensor, self.tensor.shape[-1])
-        if a_PK.dtype != self.float_dtype or fused:
+        if a_PK.dtype != self.float_dtype or self._fused:
             self.add_(rows, a_PK @ b_KM, sign)
             return
         # A power of two: scaling the small factor gives the same bits as scaling the product.
