@@ -11,14 +11,14 @@ import importlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
+
+from reformer_bench.schema.standing import kind_of
 
 _LEAST_CAPABILITY = 8
 
@@ -88,28 +88,8 @@ def why_not_here(device: torch.device) -> str | None:
     return None
 
 
-_standing: list[str] = []
-
-
-@contextmanager
-def standing_for(kind: str) -> Iterator[None]:
-    """Let tensors on the CPU stand for those of a kind of device while the block runs: a model then
-    does what it would do there. Fake tensors stand for a GPU's so in a prediction.
-    """
-    _standing.append(kind)
-    try:
-        yield
-    finally:
-        _standing.pop()
-
-
-def kind_of(device: torch.device) -> str:
-    """Return the kind of a device, or what it stands for."""
-    return _standing[-1] if _standing and device.type == "cpu" else device.type
-
-
 def fuses(device: torch.device) -> bool:
     """Say whether a model's fused programs run on a device."""
-    if kind_of(device) != "cuda":
+    if kind_of(device.type) != "cuda":
         return False
     return device.type != "cuda" or why_not_here(device) is None

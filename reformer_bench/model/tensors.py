@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from reformer_bench.model.programs import kind_of
 from reformer_bench.schema.model import ModelConfig
+from reformer_bench.schema.standing import kind_of
 
 _SLICE_BYTES = 8 * 2**20
 _MOST_SLICES = 16
@@ -55,7 +55,7 @@ def add_product_(into: Tensor, a: Tensor, b: Tensor, *, fresh: bool = False) -> 
             torch.mm(a, b, out=into)
         else:
             into.addmm_(a, b)
-    elif kind_of(a.device) != "cuda":
+    elif kind_of(a.device.type) != "cuda":
         if fresh:
             into.copy_(a @ b)
         else:

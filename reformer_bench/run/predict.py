@@ -67,7 +67,6 @@ def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int
     # CPU kernels have a buffer for each thread, so their number is part of what is remembered.
     from reformer_bench.measure.fake.recording import record_fake_allocations
     from reformer_bench.measure.profile import record_steps
-    from reformer_bench.model.programs import standing_for
     from reformer_bench.model.repeats import followed_by
     from reformer_bench.run.workloads import build_fake_workload, prepare
 
@@ -80,11 +79,7 @@ def _predicted(case: Case, device: DeviceModel, follow_all: bool, n_threads: int
                 recording.once(key, work)
 
     prepare(case)
-    with (
-        record_fake_allocations(device) as recording,
-        followed_by(follow),
-        standing_for(device.kind),
-    ):
+    with record_fake_allocations(device) as recording, followed_by(follow):
         record_steps(recording, lambda: build_fake_workload(case))
     return recording.prediction()
 

@@ -28,8 +28,8 @@ from reformer_bench.model.norm import (
     normalise_streams,
     normalise_streams_backward,
 )
-from reformer_bench.model.programs import standing_for
 from reformer_bench.model.stack.streams import FixedStream, RangeWatch
+from reformer_bench.schema.standing import standing_for
 from tests.models import small_config
 
 UNIT = 2.0**20

@@ -5,7 +5,11 @@ from __future__ import annotations
 import functools
 
 import pytest
+import torch
 
+from reformer_bench.measure.predict import predict
+from reformer_bench.measure.profile import PhaseContext
+from reformer_bench.model import ReformerLM
 from reformer_bench.run.predict import predict_case
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.devices import device_profile
@@ -77,3 +81,24 @@ def test_pieces_are_no_finer_than_attention():
     whole = predicted("reformer", 16_384, 2, ff_chunks=1, **small)
     cut = predicted("reformer", 16_384, 2, ff_chunks=64, **small)
     assert cut.peak_bytes < whole.peak_bytes
+
+
+def public_peak(device: str, head_groups: int | None) -> int:
+    config = preset(
+        "reformer", d_model=64, d_ff=64, n_heads=4, n_layers=1, dtype="bfloat16",
+        head_groups=head_groups, chunk_length=16,
+    )  # fmt: skip
+
+    def step(model: ReformerLM, phase: PhaseContext) -> None:
+        tokens = torch.zeros(1, 512, dtype=torch.int64)
+        with phase("forward"):
+            loss = model.loss(tokens, tokens)
+        with phase("backward"):
+            loss.backward()
+
+    return predict(lambda: ReformerLM(config), step, device=device).peak_bytes
+
+
+def test_a_gpus_choices_are_followed_wherever_a_model_is_predicted_for_it():
+    assert public_peak("l4", None) == public_peak("l4", 1) > public_peak("l4", 4)
+    assert public_peak("cpu", None) == public_peak("cpu", 4)

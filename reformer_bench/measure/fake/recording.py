@@ -52,6 +52,7 @@ from reformer_bench.measure.timeline import (
 )
 from reformer_bench.schema.errors import InputError
 from reformer_bench.schema.record import AllocatorMemory, Prediction
+from reformer_bench.schema.standing import standing_for
 
 HOST = torch.device("cpu", 0)
 """The host's memory, where the device is a fake CUDA one: to torch another device than ``cpu``,
@@ -283,6 +284,7 @@ def record_fake_allocations(device: DeviceModel = CPU) -> Iterator[FakeRecording
         follower = _Follower(recording, fake)
         stack.enter_context(fake)
         stack.enter_context(follower)
+        stack.enter_context(standing_for(device.kind))
         try:
             yield recording
         finally:
