@@ -53,7 +53,8 @@ def predict(
     """Predict the peak memory and the FLOPs of a step, without running it.
 
     The model's real code runs on tensors that hold no memory, so that any length can be predicted
-    for any device.
+    for any device. For a GPU it also says how many programs a step launches, the bytes that they
+    move, and the roofline's lower bound of a step's time. That is no estimate: no step is faster.
     """
     if explain and output_format == "csv":
         raise InputError("--explain: has no CSV (give --format table or json)")
@@ -114,8 +115,7 @@ def _print(
     from reformer_bench.report.explain import case_title, explanation_table
 
     console = make_console()
-    rows = [(case, found.memory, found.flops) for case, found in predicted]
-    console.print(predictions_table(rows, fit_in.profile.name, fit_in.budget_bytes))
+    console.print(predictions_table(predicted, fit_in.profile, fit_in.budget_bytes))
     for line in small_print(case for case, _ in predicted):
         console.print(line)
     for note in dict.fromkeys(each for _, found in predicted for each in found.notes):
@@ -128,21 +128,30 @@ def _print(
 
 
 def _row(case: Case, found: Prediction, fit_in: Target) -> dict[str, Any]:
-    memory, flops = found.memory, found.flops
+    memory, profile = found.memory, fit_in.profile
     assert memory.breakdown is not None
+    work = {}
+    if profile.kind == "cuda":
+        bound_ms = profile.lower_bound_ms(found.moved_bytes, found.flops, case.products_dtype)
+        work = {
+            "launches": found.launches,
+            "moved_bytes": found.moved_bytes,
+            "time_lower_bound_ms": bound_ms,
+        }
     peak, budget = memory.peak_allocated_bytes, fit_in.budget_bytes
     return {
         "variant": case.variant,
         "workload": case.workload,
         "batch": case.batch,
         "length": case.length,
-        "device": fit_in.profile.name,
+        "device": profile.name,
         "peak_bytes": peak,
         "breakdown_phase": memory.breakdown_phase,
         **memory.breakdown.model_dump(),
         "budget_bytes": budget,
         "fits": None if budget is None else peak <= budget,
-        "flops": flops,
+        "flops": found.flops,
+        **work,
     }
 
 

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.norm import normalise_backward
+from reformer_bench.model.fused import (
+    ColumnSums,
+    activate_backward_,
+    add_column_sums,
+    sum_columns,
+)
 from reformer_bench.model.repeats import repeats
+from reformer_bench.model.sizes import feed_forward_row_bytes, pieces_on_gpu
 from reformer_bench.model.stack.streams import Stream
 from reformer_bench.model.sublayer import (
     PassContext,
@@ -22,12 +28,14 @@ from reformer_bench.model.sublayer import (
     dropout_scale,
     seeded_dropout,
 )
-from reformer_bench.model.tensors import Tensors, row_slices
+from reformer_bench.model.tensors import Tensors, add_product_, row_slices
 from reformer_bench.schema.model import ModelConfig
 
 
 class FeedForwardSublayer(Sublayer):
-    """Computes act(norm(x) W₁ᵀ + b₁) W₂ᵀ + b₂ over ``ff_chunks`` slices of the rows."""
+    """Computes act(norm(x) W₁ᵀ + b₁) W₂ᵀ + b₂ over ``ff_chunks`` slices of the rows; over
+    fewer on a GPU where the model's peak is that of attention.
+    """
 
     role = "feed_forward"
 
@@ -36,6 +44,9 @@ class FeedForwardSublayer(Sublayer):
         self.inner = nn.Linear(config.d_model, config.d_ff)
         self.outer = nn.Linear(config.d_ff, config.d_model)
         self.n_chunks = config.ff_chunks
+        self.n_pieces_on_gpu = pieces_on_gpu(
+            config, config.ff_chunks, feed_forward_row_bytes(config)
+        )
         self.activation = config.activation
 
     def forward(self, x_BLM: Tensor, context: PassContext) -> Tensor:
@@ -50,7 +61,7 @@ class FeedForwardSublayer(Sublayer):
             y_PM = y.flatten(0, 1)
             dropped = [
                 seeded_dropout(y_PM[rows], p, self._seed(context, rows))
-                for rows in self._slices(context)
+                for rows in self._slices(dict(self.named_parameters()), context)
             ]
             y = torch.cat(dropped).view_as(y)
         return y
@@ -61,8 +72,8 @@ class FeedForwardSublayer(Sublayer):
     ) -> None:
         """Add f(norm(source)) to ``sink``, a slice of the rows at a time."""
         params = self._cast(params)
-        for rows in self._slices(context):
-            h = self.normed(params, source, rows).h_PM.to(self.compute_dtype)
+        for rows in self._slices(params, context):
+            h = self.normed(params, source, rows)[0]
             a = self._activate_(self._inner(params, h))
             del h
             sink.add_(rows, self._outer(params, a, context, rows), 1)
@@ -71,38 +82,63 @@ class FeedForwardSublayer(Sublayer):
     def sweep(self, sweep: Sweep, context: PassContext) -> None:
         """Run each slice of the rows forward and backward, one after another."""
         params = self._cast(sweep.params)
-        for rows in self._slices(context):
+        for rows in self._slices(params, context):
             self._sweep_rows(params, sweep, context, rows)
 
     def _sweep_rows(self, params: Tensors, sweep: Sweep, context: PassContext, rows: slice) -> None:
-        grads, dy_pM, dx_pM = sweep.grads, sweep.dy_PM[rows], sweep.dx_PM[rows]
-        saved = self.normed(params, sweep.source, rows)
-        h = saved.h_PM.to(self.compute_dtype)
+        grads, dy_pM = sweep.grads, sweep.dy_PM[rows]
+        fused = self.fused(params)
+        # Fused programs write gradients first, and add to them from the second slice on.
+        fresh = fused and rows.start == 0
+        h, saved = self.normed(params, sweep.source, rows)
         u = self._inner(params, h)
         a = self._activate(u)
         if sweep.undo is not None:
             sweep.undo.add_(rows, self._outer(params, a, context, rows), -1)
         if p := self.dropout_in(context):
             dy_pM = dy_pM * dropout_scale(dy_pM, p, self._seed(context, rows))
-        dy = dy_pM.to(self.compute_dtype)
-        _add_product_(grads["outer.weight"], dy.t(), a)
-        grads["outer.bias"].add_(dy_pM.sum(0))
+        sums: list[ColumnSums] = []
+        if fused:
+            dy, of_outer = sum_columns(dy_pM, grads["outer.bias"], self.compute_dtype)
+            sums.append(of_outer)
+        else:
+            dy = dy_pM.to(self.compute_dtype)
+        add_product_(grads["outer.weight"], dy.t(), a, fresh=fresh)
+        if not fused:
+            grads["outer.bias"].add_(dy_pM.sum(0))
         del a
-        du = self._activate_backward_(dy @ params["outer.weight"], u)
+        du = dy @ params["outer.weight"]
+        if fused:
+            sums.append(activate_backward_(du, u, grads["inner.bias"], self.activation))
+        else:
+            du = self._activate_backward_(du, u)
         del u, dy
-        _add_product_(grads["inner.weight"], du.t(), h)
-        grads["inner.bias"].add_(du.sum(0))
-        dh = (du @ params["inner.weight"]).to(dx_pM.dtype)
+        add_product_(grads["inner.weight"], du.t(), h, fresh=fresh)
+        if not fused:
+            grads["inner.bias"].add_(du.sum(0))
+        dh = du @ params["inner.weight"]
+        if not fused:
+            dh = dh.to(dy_pM.dtype)
         del du, h
-        dx_pM.add_(normalise_backward(params, grads, dh, saved))
+        sums += self.normed_backward(params, sweep, rows, dh, saved)
+        if fused:
+            add_column_sums(sums, fresh=fresh)
 
-    def _slices(self, context: PassContext) -> list[slice]:
-        return list(row_slices(context.n_rows, self.n_chunks))
+    def _slices(self, params: Tensors, context: PassContext) -> list[slice]:
+        n_chunks = self.n_pieces_on_gpu if self.fused(params) else self.n_chunks
+        return list(row_slices(context.n_rows, n_chunks))
 
     def _cast(self, params: Tensors) -> Tensors:
         """Return the weights in the dtype that computes; those of the normalisation stay as they
         are.
         """
+        names = [name for name in params if not name.startswith("norm.")]
+        if self.fused(params) and self.compute_dtype != params["norm.weight"].dtype:
+            # One launch for all of them (cuda/ForeachBinaryOpList.cu, foreach_tensor_copy).
+            wide = [params[name] for name in names]
+            narrow = [torch.empty_like(x, dtype=self.compute_dtype) for x in wide]
+            torch._foreach_copy_(narrow, wide)
+            return {**params, **dict(zip(names, narrow, strict=True))}
         return {
             name: value if name.startswith("norm.") else value.to(self.compute_dtype)
             for name, value in params.items()
@@ -133,11 +169,3 @@ class FeedForwardSublayer(Sublayer):
         if self.activation == "gelu":
             return cast(Tensor, torch.ops.aten.gelu_backward.grad_input(da, u, grad_input=da))
         return da.masked_fill_(u <= 0, 0)
-
-
-def _add_product_(into: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a·b to ``into`` in place; products of a narrower dtype are added in the wider one."""
-    if a.dtype == into.dtype:
-        into.addmm_(a, b)
-    else:
-        into.add_(a @ b)

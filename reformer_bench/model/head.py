@@ -5,24 +5,44 @@ P rows (batch · length), p rows of a slice, W width of the merged streams, V vo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.norm import Norm, Normed, normalise, normalise_backward
+from reformer_bench.model.fused import add_column_sums, fuses_rows
+from reformer_bench.model.norm import (
+    Norm,
+    Normed,
+    NormedStreams,
+    normalise,
+    normalise_backward,
+    normalise_streams,
+    normalise_streams_backward,
+)
+from reformer_bench.model.sizes import loss_row_bytes, pieces_on_gpu
 from reformer_bench.model.stack.streams import FloatStream, Stream
-from reformer_bench.model.tensors import Tensors, applied, by_parameter_name, row_slices, zero_grads
-from reformer_bench.schema.model import ModelConfig
+from reformer_bench.model.tensors import (
+    Tensors,
+    add_product_,
+    applied,
+    by_parameter_name,
+    row_slices,
+    zero_grads,
+)
+from reformer_bench.schema.model import ModelConfig, Residual
 
 IGNORED_TARGET = -100
 """A target of this value takes no part in the loss."""
+_PROJECTION = ("head.weight", "head.bias")
 
 
 class OutputHead(nn.Module):
-    """Computes logits and loss of one or two streams, the loss over ``loss_chunks`` slices."""
+    """Computes logits and loss of one or two streams, the loss over ``loss_chunks`` slices;
+    over fewer on a GPU where the model's peak is that of attention.
+    """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
         super().__init__()
@@ -30,7 +50,9 @@ class OutputHead(nn.Module):
         self.head = nn.Linear(config.output_width, config.vocab_size)
         self.norm_epsilon = config.norm_epsilon
         self.concat = config.merge_streams == "concat"
+        self.normalises_streams = self.concat or config.residual is not Residual.REVERSIBLE
         self.n_chunks = config.loss_chunks
+        self.n_pieces_on_gpu = pieces_on_gpu(config, config.loss_chunks, loss_row_bytes(config))
         self.compute_dtype = dtype
 
     def merge(self, streams: Sequence[Tensor]) -> Tensor:
@@ -50,9 +72,10 @@ class OutputHead(nn.Module):
 
     def loss_sum(self, params: Tensors, streams: Sequence[Stream], targets_P: Tensor) -> Tensor:
         """Return the sum of cross-entropies, a slice of the rows at a time."""
-        total = torch.zeros((), dtype=params["norm.weight"].dtype, device=targets_P.device)
-        for rows in row_slices(targets_P.shape[0], self.n_chunks):
-            logits = self._logits(params, self._normed(params, streams, rows).h_PM)
+        params, dtype = self._narrowed(params), params["norm.weight"].dtype
+        total = torch.zeros((), dtype=dtype, device=targets_P.device)
+        for rows in self._slices(params, targets_P.shape[0]):
+            logits = self._logits(params, self._normed(params, streams, rows)[0], dtype)
             counted, picked = _targets(targets_P[rows])
             losses = logits.logsumexp(-1) - logits.gather(-1, picked[:, None])[:, 0]
             total.add_((losses * counted).sum())
@@ -68,24 +91,63 @@ class OutputHead(nn.Module):
         dstreams: Sequence[Tensor],
     ) -> None:
         """Recompute each slice and write its gradients over ``dstreams`` [P, M]; add those of the
-        parameters to ``grads``. ``dloss`` is the gradient of the sum.
+        parameters to ``grads``, by ``new_grads``. ``dloss`` is the gradient of the sum.
         """
+        params, dtype = self._narrowed(params), params["norm.weight"].dtype
+        fused = self._fused(params)
         weight = params["head.weight"].to(self.compute_dtype)
-        for rows in row_slices(targets_P.shape[0], self.n_chunks):
-            saved = self._normed(params, streams, rows)
-            logits = self._logits(params, saved.h_PM)
+        for rows in self._slices(params, targets_P.shape[0]):
+            fresh = fused and rows.start == 0
+            h, saved = self._normed(params, streams, rows)
+            logits = self._logits(params, h, dtype)
             counted, picked = _targets(targets_P[rows])
             dlogits = logits.sub_(logits.logsumexp(-1, keepdim=True)).exp_()
             minus_one = torch.full_like(picked[:, None], -1, dtype=dlogits.dtype)
             dlogits.scatter_add_(-1, picked[:, None], minus_one)
             dlogits.mul_((counted * dloss)[:, None])
-            grads["head.bias"].add_(dlogits.sum(0))
+            if fresh:
+                torch.sum(dlogits, 0, out=grads["head.bias"])
+            else:
+                grads["head.bias"].add_(dlogits.sum(0))
             dlogits = dlogits.to(self.compute_dtype)
-            grads["head.weight"].add_(dlogits.t() @ saved.h_PM.to(self.compute_dtype))
-            dh = (dlogits @ weight).to(saved.h_PM.dtype)
+            into = [d[rows] for d in dstreams]
+            if isinstance(saved, NormedStreams):
+                add_product_(grads["head.weight"], dlogits.t(), h, fresh=fresh)
+                dh = dlogits @ weight
+                del logits, dlogits
+                sums = normalise_streams_backward(params, grads, dh, saved, into, add=False)
+                add_column_sums(sums, fresh=fresh)
+                continue
+            grads["head.weight"].add_(dlogits.t() @ h.to(self.compute_dtype))
+            dh = (dlogits @ weight).to(dtype)
             del logits, dlogits
-            dx = normalise_backward(params, grads, dh, saved)
-            self._write_split(dx, [d[rows] for d in dstreams])
+            self._write_split(normalise_backward(params, grads, dh, saved), into)
+
+    def new_grads(self, params: Tensors) -> Tensors:
+        """Make room for the gradients of parameters: zeros to be added to, or where programs are
+        fused, tensors that are written first.
+        """
+        if not self._fused(params):
+            return zero_grads(params)
+        return {name: torch.empty_like(value) for name, value in params.items()}
+
+    def _fused(self, params: Tensors) -> bool:
+        """Say whether fused programs normalise; they take streams side by side, not their mean."""
+        weight = params["norm.weight"]
+        return self.normalises_streams and fuses_rows(weight, len(weight))
+
+    def _narrowed(self, params: Tensors) -> Tensors:
+        """Return the parameters, the projection's in the dtype that computes where they are kept
+        for all slices.
+        """
+        if not self._fused(params):
+            return params
+        narrow = {name: params[name].to(self.compute_dtype) for name in _PROJECTION}
+        return {**params, **narrow}
+
+    def _slices(self, params: Tensors, n_rows: int) -> Iterator[slice]:
+        n_chunks = self.n_pieces_on_gpu if self._fused(params) else self.n_chunks
+        return row_slices(n_rows, n_chunks)
 
     def _write_split(self, dx: Tensor, into: Sequence[Tensor]) -> None:
         """Write the gradients of the streams, given that of what they were merged to."""
@@ -98,15 +160,24 @@ class OutputHead(nn.Module):
             for d in into:
                 d.copy_(dx).mul_(0.5)
 
-    def _normed(self, params: Tensors, streams: Sequence[Stream], rows: slice) -> Normed:
+    def _normed(
+        self, params: Tensors, streams: Sequence[Stream], rows: slice
+    ) -> tuple[Tensor, Normed | NormedStreams]:
+        """Return normalised rows, and what their backward pass needs."""
+        scale = streams[0].norm_scale
+        if self._fused(params):
+            stored = [stream.stored(rows) for stream in streams]
+            found = normalise_streams(params, stored, self.norm_epsilon, scale, self.compute_dtype)
+            return found.h_PW, found
         merged = self.merge([stream.read(rows) for stream in streams])
-        return normalise(params, merged, self.norm_epsilon, streams[0].norm_scale)
+        plain = normalise(params, merged, self.norm_epsilon, scale)
+        return plain.h_PM, plain
 
-    def _logits(self, params: Tensors, h_pW: Tensor) -> Tensor:
-        """Return the logits [p, V] in the streams' dtype."""
-        dtype = self.compute_dtype
-        weight, bias = params["head.weight"].to(dtype), params["head.bias"].to(dtype)
-        return torch.addmm(bias, h_pW.to(dtype), weight.t()).to(h_pW.dtype)
+    def _logits(self, params: Tensors, h_pW: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the logits [p, V] in a dtype, the streams'."""
+        narrow = self.compute_dtype
+        weight, bias = params["head.weight"].to(narrow), params["head.bias"].to(narrow)
+        return torch.addmm(bias, h_pW.to(narrow), weight.t()).to(dtype)
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -128,7 +199,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *dloss: Tensor) -> tuple[Tensor | None, ...]:
         x_BLM, targets_BL, *tensors = ctx.saved_tensors
         params = by_parameter_name(ctx.head, tensors)
-        grads = zero_grads(params)
+        grads = ctx.head.new_grads(params)
         dx = torch.empty_like(x_BLM, memory_format=torch.contiguous_format)
         ctx.head.loss_sweep(
             params,

@@ -1,16 +1,19 @@
-"""Layer normalisation of rows, forward and backward, without an autograd graph.
+"""Layer normalisation of rows, forward and backward, without an autograd graph: by PyTorch's
+operators, or by fused programs straight from what streams store.
 
 P rows, M model width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
+from reformer_bench.model.fused import ColumnSums, normalise_rows, normalise_rows_backward
 from reformer_bench.model.tensors import Tensors
 
 
@@ -34,6 +37,19 @@ class Normed(NamedTuple):
     x_PM: Tensor
     mean_P1: Tensor
     rstd_P1: Tensor
+    scale: float
+
+
+class NormedStreams(NamedTuple):
+    """Normalised rows of streams side by side, in the dtype that computes, with what their backward
+    pass needs.
+    """
+
+    h_PW: Tensor
+    stored: tuple[Tensor, ...]
+    """The rows of each stream as it stores them, [P, M]."""
+    mean_P: Tensor
+    rstd_P: Tensor
     scale: float
 
 
@@ -69,3 +85,40 @@ def normalise_backward(params: Tensors, grads: Tensors, dh_PM: Tensor, saved: No
     grads["norm.weight"].add_(dweight)
     grads["norm.bias"].add_(dbias)
     return cast(Tensor, dx if saved.scale == 1.0 else dx.mul_(saved.scale))
+
+
+def normalise_streams(
+    params: Tensors, stored: Sequence[Tensor], epsilon: float, scale: float, dtype: torch.dtype
+) -> NormedStreams:
+    """Return the layer normalisation of x / scale in a dtype, x being the rows of streams side by
+    side as they are stored, by fused programs.
+    """
+    weight, bias = params["norm.weight"], params["norm.bias"]
+    # Programs count on rows without gaps, which somebody's input may have.
+    stored = tuple(x_PM.contiguous() for x_PM in stored)
+    h, mean, rstd = normalise_rows(stored, weight, bias, epsilon * scale * scale, dtype)
+    return NormedStreams(h, stored, mean, rstd, scale)
+
+
+def normalise_streams_backward(
+    params: Tensors,
+    grads: Tensors,
+    dh_PW: Tensor,
+    saved: NormedStreams,
+    into: Sequence[Tensor],
+    *,
+    add: bool,
+) -> list[ColumnSums]:
+    """Write, or with ``add`` add, the gradients of the streams to ``into``, given that of the
+    normalised rows, and return those of weight and bias, which belong into ``grads``.
+    """
+    return normalise_rows_backward(
+        dh_PW,
+        saved.stored,
+        (saved.mean_P, saved.rstd_P),
+        params["norm.weight"],
+        saved.scale,
+        into,
+        (grads["norm.weight"], grads["norm.bias"]),
+        add=add,
+    )

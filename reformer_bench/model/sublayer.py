@@ -17,10 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from reformer_bench.model.norm import Norm, Normed, normalise
+from reformer_bench.model.fused import ColumnSums, fuses_rows
+from reformer_bench.model.norm import (
+    Norm,
+    Normed,
+    NormedStreams,
+    normalise,
+    normalise_backward,
+    normalise_streams,
+    normalise_streams_backward,
+)
 from reformer_bench.model.repeats import Index, Seed
 from reformer_bench.model.stack.streams import Stream
-from reformer_bench.model.tensors import Tensors, applied
+from reformer_bench.model.tensors import Tensors, applied, zero_grads
 
 _SEED_BOUND = 2**62
 _USES_PER_LAYER = 8
@@ -110,7 +119,7 @@ class Sweep:
 
     params: Tensors
     grads: Tensors
-    """The gradients of the parameters are added here."""
+    """The gradients of the parameters are added here, by ``new_grads``."""
     source: Stream
     """What the sublayer read; it is normalised again."""
     dy_PM: Tensor
@@ -161,8 +170,50 @@ class Sublayer(nn.Module, ABC):
         One forward is recomputed, and no more than one piece's activations exist at once.
         """
 
-    def normed(self, params: Tensors, source: Stream, rows: slice) -> Normed:
-        """Return normalised rows of a stream."""
+    def fused(self, params: Tensors) -> bool:
+        """Say whether fused programs normalise, add to streams and sum columns here."""
+        return fuses_rows(params["norm.weight"], self.norm.weight.shape[0])
+
+    def new_grads(self, params: Tensors) -> Tensors:
+        """Make room for the gradients of parameters: zeros to be added to, or where programs are
+        fused, tensors that are written first.
+        """
+        if not self.fused(params):
+            return zero_grads(params)
+        return {name: torch.empty_like(value) for name, value in params.items()}
+
+    def normed(
+        self, params: Tensors, source: Stream, rows: slice
+    ) -> tuple[Tensor, Normed | NormedStreams]:
+        """Return normalised rows of a stream in the dtype that computes, and what their backward
+        pass needs.
+        """
+        if self.fused(params):
+            stored, scale = (source.stored(rows),), source.norm_scale
+            saved = normalise_streams(params, stored, self.norm_epsilon, scale, self.compute_dtype)
+            return saved.h_PW, saved
+        plain = self._normalised(params, source, rows)
+        return plain.h_PM.to(self.compute_dtype), plain
+
+    def normed_backward(
+        self,
+        params: Tensors,
+        sweep: Sweep,
+        rows: slice,
+        dh_PM: Tensor,
+        saved: Normed | NormedStreams,
+    ) -> list[ColumnSums]:
+        """Add the gradient of the source's rows, given that of the normalised ones, and those of
+        weight and bias. Where programs are fused, the latter are returned, for
+        ``add_column_sums``; elsewhere ``dh`` has the dtype of the source's gradient.
+        """
+        dx_PM = sweep.dx_PM[rows]
+        if isinstance(saved, NormedStreams):
+            return normalise_streams_backward(params, sweep.grads, dh_PM, saved, (dx_PM,), add=True)
+        dx_PM.add_(normalise_backward(params, sweep.grads, dh_PM, saved))
+        return []
+
+    def _normalised(self, params: Tensors, source: Stream, rows: slice) -> Normed:
         return normalise(params, source.read(rows), self.norm_epsilon, source.norm_scale)
 
     def dropout_in(self, context: PassContext) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer_bench.schema.model import ModelConfig
+from reformer_bench.schema.standing import kind_of
 
 _SLICE_BYTES = 8 * 2**20
 _MOST_SLICES = 16
@@ -41,6 +42,28 @@ def by_parameter_name(module: nn.Module, tensors: Sequence[Tensor]) -> Tensors:
 def zero_grads(params: Tensors) -> Tensors:
     """Make room for the gradients of parameters."""
     return {name: torch.zeros_like(value) for name, value in params.items()}
+
+
+def add_product_(into: Tensor, a: Tensor, b: Tensor, *, fresh: bool = False) -> None:
+    """Add a·b to ``into`` in place, or with ``fresh`` write it there.
+
+    Products of a narrower dtype come in the wider one where the device can make them so: on CUDA,
+    float32 of half precision (cuda/Blas.cpp, _mm_dtype_out_cuda).
+    """
+    if a.dtype == into.dtype:
+        if fresh:
+            torch.mm(a, b, out=into)
+        else:
+            into.addmm_(a, b)
+    elif kind_of(a.device.type) != "cuda":
+        if fresh:
+            into.copy_(a @ b)
+        else:
+            into.add_(a @ b)
+    elif fresh:
+        torch.mm(a, b, out_dtype=into.dtype, out=into)
+    else:
+        into.add_(torch.mm(a, b, out_dtype=into.dtype))
 
 
 def row_slices(n_rows: int, n_slices: int) -> Iterator[slice]:

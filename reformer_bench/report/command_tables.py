@@ -16,7 +16,8 @@ from reformer_bench.report.fitted import Column, FittedTable, Row
 from reformer_bench.report.frontier import Option, fits, frontier
 from reformer_bench.report.words import target_words
 from reformer_bench.schema.case import Case
-from reformer_bench.schema.record import AllocatorMemory, Environment, Record
+from reformer_bench.schema.devices import DeviceProfile
+from reformer_bench.schema.record import AllocatorMemory, Environment, Prediction, Record
 from reformer_bench.schema.suite import Suite
 from reformer_bench.schema.units import counted, format_bytes, format_tokens
 
@@ -28,23 +29,33 @@ def _columns(*words: str, numbers: Sequence[str] = ()) -> list[Column]:
 
 
 def predictions_table(
-    predicted: Sequence[tuple[Case, AllocatorMemory, int]],
-    device: str,
+    predicted: Sequence[tuple[Case, Prediction]],
+    profile: DeviceProfile,
     budget_bytes: int | None,
 ) -> FittedTable:
-    """Show predicted peaks and FLOPs: of each case its memory and the FLOPs of a step."""
+    """Show predicted peaks and FLOPs: of each case its memory and the FLOPs of a step; on a GPU
+    also its launches, the bytes that they move, and a lower bound of its time.
+    """
     headers = ["length", "peak", "params", "grads", "optim", "activ", "temp", "TFLOP"]
+    on_gpu = profile.kind == "cuda"
+    if on_gpu:
+        headers += ["launches", "moved", "time ≥"]
     rows = []
-    for case, memory, flops in predicted:
+    for case, found in predicted:
+        memory, flops = found.memory, found.flops
         peak = memory.peak_allocated_bytes
         parts = [getattr(memory.breakdown, f"{part}_bytes") for part in _PARTS]
         cells = [case.variant, format_tokens(case.length)]
         cells += [*map(format_bytes, (peak, *parts)), f"{flops / 1e12:.3g}"]
+        if on_gpu:
+            bound = profile.lower_bound_ms(found.moved_bytes, flops, case.products_dtype)
+            at_least = "–" if bound is None else f"{bound:.3g} ms"
+            cells += [f"{found.launches:,}", format_bytes(found.moved_bytes), at_least]
         if budget_bytes is not None:
             cells.append("yes" if peak <= budget_bytes else "no")
         rows.append(Row(cells))
     first = predicted[0][0]
-    title = f"prediction: {first.workload} of batch {first.batch} on {device}"
+    title = f"prediction: {first.workload} of batch {first.batch} on {profile.name}"
     if budget_bytes is not None:
         headers.append("fits")
         title += f", which has to fit in {format_bytes(budget_bytes)}"

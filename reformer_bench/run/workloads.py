@@ -19,8 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from reformer_bench.measure.fake.recording import HOST
 from reformer_bench.measure.profile import PhaseContext
 from reformer_bench.model import ReformerLM, attention_layer
-from reformer_bench.model.attention.common import AttentionSettings
-from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.peers.adapter import PeerModel
 from reformer_bench.peers.huggingface import load_checkpoint
 from reformer_bench.peers.huggingface_config import differences, read_config
@@ -29,7 +27,6 @@ from reformer_bench.peers.targets.load import load_target
 from reformer_bench.peers.transformers_lm import TransformersLM
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.model import Attention, LshKernel, ModelConfig
 from reformer_bench.schema.target import TargetConfig
 from reformer_bench.schema.training import OPTIMIZERS, Training
 from reformer_bench.techniques.checkpointing import checkpoint_gradients
@@ -211,33 +208,18 @@ _WORKLOADS: dict[str, Callable[[Case, torch.device, torch.device | None], Worklo
 def build_fake_workload(case: Case) -> Workload:
     """Build the workload of a case on fake tensors, inside a fake recording of its kind of device.
 
-    On CUDA, offloaded parameters lie in the host's memory, and the kernel is the one that a GPU
-    would take.
+    On CUDA, offloaded parameters lie in the host's memory.
     """
     here = torch.device("cpu")
     if case.device_kind == "cpu":
         return build_workload(case, here)
     offloads = case.train.activation_offload
     if case.target is None:
-        if case.config.lsh_kernel is LshKernel.AUTO:
-            model = case.config.model_copy(update={"lsh_kernel": _kernel_on_cuda(case.config)})
-            case = case.model_copy(update={"model": model})
         offloads = offloads or case.config.parameter_offload != "none"
     if not offloads:
         return build_workload(case, here)
     with HOST:
         return build_workload(case, here, host=HOST)
-
-
-def _kernel_on_cuda(model: ModelConfig) -> LshKernel:
-    """Return what ``auto`` becomes on CUDA; where layers differ, the kernel that takes more."""
-    dtype = getattr(torch, model.dtype)
-    kernels = {
-        chosen_kernel(AttentionSettings.of(model, layer), torch.device("cuda"), dtype)[0]
-        for layer in range(model.n_layers)
-        if model.kind(layer) in (Attention.LSH, Attention.LOCAL)
-    }
-    return LshKernel.TRITON if kernels == {LshKernel.TRITON} else LshKernel.EAGER
 
 
 def prepare(case: Case) -> None:

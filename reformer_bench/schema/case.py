@@ -95,6 +95,11 @@ class Case(BaseModel):
         return device_kind(self.device)
 
     @property
+    def products_dtype(self) -> str:
+        """What matrix products compute in, the narrowest where autocast chooses."""
+        return self.model.dtype if self.train.autocast == "none" else self.train.autocast
+
+    @property
     def tokens(self) -> int:
         """The number of tokens in one step."""
         return self.examples * self.length

@@ -98,7 +98,8 @@ class ModelConfig(BaseModel):
     so, the authors' code doesn't."""
     head_groups: PositiveInt | None = None
     """How many groups the heads are split into; groups run one after another. None stands for a
-    group for each head."""
+    group for each head; on CUDA, where Triton runs, for as few as keep what rounds hold within a
+    share of the streams."""
 
     chunk_length: PositiveInt = 64
     """LSH attention: how many tokens of the sorted order make a chunk."""
@@ -136,9 +137,11 @@ class ModelConfig(BaseModel):
     merge_streams: Literal["concat", "mean"] = "concat"
     """How the two streams of a reversible model become one at the end."""
     ff_chunks: PositiveInt = 1
-    """How many pieces of the sequence a feed-forward layer works on, one after another."""
+    """How many pieces of the sequence a feed-forward layer works on, one after another; on CUDA,
+    where Triton runs, at most: pieces finer than attention's own parts would save nothing."""
     loss_chunks: PositiveInt = 1
-    """How many pieces of the sequence the logits and the loss are computed in."""
+    """How many pieces of the sequence the logits and the loss are computed in; on CUDA at most, as
+    for ``ff_chunks``."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Probability that an activation is dropped after the embedding and after each sublayer."""
     parameter_offload: Literal["none", "cpu"] = "none"

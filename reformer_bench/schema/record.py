@@ -446,6 +446,11 @@ class Prediction:
     """What was taken for granted, or is not predicted, a sentence each."""
     explanation: Explanation | None = None
     """What is alive at the highest peak, where that was asked for."""
+    launches: int = 0
+    """How many programs a step starts on a CUDA device, at least; 0 for the CPU."""
+    moved_bytes: int = 0
+    """The bytes that those read from the device's memory and write to it, each tensor once a
+    program; 0 for the CPU."""
 
     @property
     def peak_bytes(self) -> int:

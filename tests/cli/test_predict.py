@@ -102,6 +102,18 @@ def test_an_explanation_in_json_and_a_snapshot_add_up_to_the_peak(capsys, tmp_pa
     assert max(sums) == row["peak_bytes"]
 
 
+def test_a_gpu_has_launches_bytes_and_a_bound_of_time(capsys):
+    small = ("--seq-len", "64", "--dtype", "bfloat16", "--format", "json")
+    _, out, _ = call(capsys, "predict", *TINY, *small, "--device-profile", "l4")
+    (row,) = json.loads(out)
+    assert row["launches"] > 10
+    assert row["moved_bytes"] > row["parameters_bytes"]
+    by_bytes, by_flops = row["moved_bytes"] / 300e9, row["flops"] / 121e12
+    assert row["time_lower_bound_ms"] == pytest.approx(1e3 * max(by_bytes, by_flops))
+    _, out, _ = call(capsys, "predict", *TINY, *small)
+    assert not {"launches", "moved_bytes", "time_lower_bound_ms"} & json.loads(out)[0].keys()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -98,6 +98,7 @@ SAMPLES = {
     ),
     "slice": (slice(0, 3), slice(0, 4)),
     "int": (0, 1),
+    "bool": (False, True),
     "tuple[int, ...]": ((4, 6), (4, 8), (4,)),
 }  # fmt: skip
 """For each annotation values of which no two decide the same shapes."""

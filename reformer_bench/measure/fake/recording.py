@@ -61,6 +61,7 @@ from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, 
 from reformer_bench.measure.fake.values import KnownValues
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
+from reformer_bench.measure.roofline import NOTHING, Work, work_of
 from reformer_bench.measure.timeline import (
     COLD,
     WARM,
@@ -72,6 +73,7 @@ from reformer_bench.measure.timeline import (
 )
 from reformer_bench.schema.explanation import Explanation
 from reformer_bench.schema.record import AllocatorMemory, Prediction
+from reformer_bench.schema.standing import standing_for
 
 HOST = torch.device("cpu", 0)
 """The host's memory, where the device is a fake CUDA one: to torch another device than ``cpu``,
@@ -89,6 +91,8 @@ class FakeRecording(Recording):
         self.device = device
         self.flops: dict[int, int] = {}
         """The matrix products' FLOPs in the phases of each step, by its number."""
+        self.work: dict[int, Work] = {}
+        """Launches and bytes moved in the phases of each step, by its number, on a CUDA device."""
         self._explained = ExplainedLedger(device.taken_bytes) if explain else None
         self._ledger: StorageLedger = (
             StorageLedger(device.taken_bytes) if self._explained is None else self._explained
@@ -102,21 +106,23 @@ class FakeRecording(Recording):
         """Makes the tensors of the recording fake."""
         self.outside = Outside(self.mode, self._ledger, self.values)
         self._unknown: dict[Any, None] = {}
-        self._known: dict[Hashable, tuple[int, int]] = {}
-        """The bytes and FLOPs of work that was followed, by its key."""
+        self._known: dict[Hashable, tuple[int, int, Work]] = {}
+        """The bytes held, the FLOPs and the launches of work that was followed, by its key."""
         self._timeline: Timeline | None = None
         self._counted = 0
+        self._worked = NOTHING
 
     @contextmanager
     def phase(self, name: str, step: int = COLD) -> Iterator[None]:
         """Count what runs inside to that phase of that step; the build counts to the cold step."""
-        start, counted = len(self._ledger), self._counted
+        start, counted, worked = len(self._ledger), self._counted, self._worked
         try:
             yield
         finally:
             self.scalars.settle()
             self._phases.append(PhaseInterval(name, start, len(self._ledger), step))
             self.flops[step] = self.flops.get(step, 0) + self._counted - counted
+            self.work[step] = self.work.get(step, NOTHING) + (self._worked - worked)
 
     def label(self, kind: LabelKind, tensors: Iterable[torch.Tensor]) -> None:
         """Say what the storages of these tensors are; those that weren't recorded are passed
@@ -186,14 +192,15 @@ class FakeRecording(Recording):
         """
         known = self._known.get(key)
         if known is not None:
-            height_bytes, flops = known
+            height_bytes, flops, done = known
             if self._explained is None:
                 self._ledger.bump(height_bytes)
             else:
                 self._explained.bump_again(key, height_bytes)
             self._counted += flops
+            self._worked += done
             return
-        counted, height = self._counted, None
+        counted, worked, height = self._counted, self._worked, None
         self._ledger.start()
         try:
             work()
@@ -201,7 +208,7 @@ class FakeRecording(Recording):
             self.scalars.settle()
             height = self._ledger.stop()
         if height is not None:
-            self._known[key] = (height, self._counted - counted)
+            self._known[key] = (height, self._counted - counted, self._worked - worked)
             if self._explained is not None:
                 self._explained.keep(key)
 
@@ -223,6 +230,8 @@ class FakeRecording(Recording):
         if not is_known(operator):
             self._unknown[operator] = None
         self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs) + held_bytes)
+        if self.device.kind == "cuda":
+            self._worked += work_of(operator, out, args, kwargs)
         formula = _flop_formulas().get(operator.overloadpacket)
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
@@ -290,12 +299,15 @@ class FakeRecording(Recording):
         memory, peak = self.allocator_memory(), self.timeline.peak_of_step(WARM)
         if memory is None or peak is None:
             raise ValueError("expected the step to enter a phase ('forward'), it entered none")
+        work = self.work[WARM]
         return Prediction(
             memory,
             self.flops[WARM],
             self.bytes_by_place(peak),
             (*self.reads.notes, *self._table_notes()),
             self.explanation(),
+            launches=work.launches,
+            moved_bytes=work.moved_bytes,
         )
 
     def explanation(self) -> Explanation | None:
@@ -408,6 +420,7 @@ def record_fake_allocations(
         stack.enter_context(follower)
         if device.kind == "cpu":
             stack.enter_context(random_states_seen(recording.see))
+        stack.enter_context(standing_for(device.kind))
         try:
             yield recording
         finally:

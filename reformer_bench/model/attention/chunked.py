@@ -17,6 +17,7 @@ from reformer_bench.model.attention.kernels.rounds import (
     Rounds,
     wide_dtype,
 )
+from reformer_bench.model.attention.kernels.triton import TritonKernel
 from reformer_bench.model.attention.plan import Bias, ChunkPlan
 from reformer_bench.model.tensors import applied
 
@@ -33,7 +34,7 @@ class _ChunkedAttention(torch.autograd.Function):
         settings: AttentionSettings,
         kernel: ChunkKernel,
     ) -> Tensor:
-        out_BLGD, normaliser = kernel.forward(Rounds.of(qkv_BLGc, plan, bias, settings))
+        out_BLGD, normaliser = kernel.forward(_rounds(qkv_BLGc, plan, bias, settings, kernel))
         ctx.plan, ctx.bias, ctx.settings, ctx.kernel = plan, bias, settings, kernel
         ctx.save_for_backward(qkv_BLGc, out_BLGD, normaliser)
         return out_BLGD
@@ -41,7 +42,7 @@ class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         qkv_BLGc, out_BLGD, normaliser = ctx.saved_tensors
-        rounds = Rounds.of(qkv_BLGc, ctx.plan, ctx.bias, ctx.settings)
+        rounds = _rounds(qkv_BLGc, ctx.plan, ctx.bias, ctx.settings, ctx.kernel)
         d = ctx.settings.d_head
         dout_PD, out_PD = grads[0].reshape(-1, d), out_BLGD.reshape(-1, d)
         dqkv_Pc = ctx.kernel.backward(rounds, dout_PD, out_PD, normaliser)
@@ -54,5 +55,13 @@ def chunked_attention(
     """Return the output [B, L, G, D] of packed rows over a plan for B·G sequences, differentiably,
     in the dtype of the rows.
     """
-    bias = Bias.of(plan, settings, wide_dtype(qkv_BLGc.dtype))
+    own = isinstance(kernel, TritonKernel)
+    bias = Bias.of(plan, settings, wide_dtype(qkv_BLGc.dtype), values=not own)
     return applied(_ChunkedAttention, qkv_BLGc, plan, bias, settings, kernel)
+
+
+def _rounds(
+    qkv_BLGc: Tensor, plan: ChunkPlan, bias: Bias, settings: AttentionSettings, kernel: ChunkKernel
+) -> Rounds:
+    own = isinstance(kernel, TritonKernel)
+    return Rounds.of(qkv_BLGc, plan, bias, settings, first_rows=not own)

@@ -156,13 +156,20 @@ class Bias:
     """Where each position is in all rounds, if a key found in several of them counts once."""
 
     @staticmethod
-    def of(plan: ChunkPlan, settings: AttentionSettings, dtype: torch.dtype) -> Bias:
-        """Make what biases of a dtype are made from."""
+    def of(
+        plan: ChunkPlan, settings: AttentionSettings, dtype: torch.dtype, *, values: bool = True
+    ) -> Bias:
+        """Make what biases of a dtype are made from; without ``values``, for programs that make
+        their own, room that nobody reads.
+        """
         c, device = plan.chunk_length, plan.position_NRS.device
-        zero = torch.zeros((), dtype=dtype, device=device)
-        never = torch.full((), -math.inf, dtype=dtype, device=device)
         constant_CK: Tensor | None = None
-        if settings.slots_decide:
+        if values:
+            zero = torch.zeros((), dtype=dtype, device=device)
+            never = torch.full((), -math.inf, dtype=dtype, device=device)
+        else:
+            zero = never = torch.empty((), dtype=dtype, device=device)
+        if values and settings.slots_decide:
             constant_CK = torch.zeros(c, 2 * c, dtype=dtype, device=device)
             if settings.causal:
                 later = torch.ones(c, 2 * c, dtype=torch.bool, device=device).triu_(c + 1)

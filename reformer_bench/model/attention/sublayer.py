@@ -25,8 +25,9 @@ from reformer_bench.model.attention.lsh import (
     hashed_attention,
     local_attention,
 )
-from reformer_bench.model.norm import normalise_backward
+from reformer_bench.model.fused import add_column_sums, pack_weights
 from reformer_bench.model.repeats import Index, repeats
+from reformer_bench.model.sizes import head_groups_on_gpu
 from reformer_bench.model.stack.streams import Stream
 from reformer_bench.model.sublayer import (
     PassContext,
@@ -36,7 +37,7 @@ from reformer_bench.model.sublayer import (
     dropout_scale,
     seeded_dropout,
 )
-from reformer_bench.model.tensors import Tensors, small_row_slices
+from reformer_bench.model.tensors import Tensors, add_product_, row_slices, small_row_slices
 from reformer_bench.schema.model import Attention, ModelConfig
 
 
@@ -55,8 +56,6 @@ class AttentionSublayer(Sublayer):
         for name in names:
             self.add_module(name, nn.Linear(config.d_model, features, bias=False))
         self.output = nn.Linear(features, config.d_model, bias=False)
-        self.n_groups = config.head_groups or config.n_heads
-        self.group_size = config.n_heads // self.n_groups
 
     def forward(self, x_BLM: Tensor, context: PassContext) -> Tensor:
         """Run all groups under plain autograd."""
@@ -64,11 +63,11 @@ class AttentionSublayer(Sublayer):
         params = dict(self.named_parameters())
         rotations = self._rotations(context, x_BLM.device)
         y: Tensor | None = None
-        for group in range(self.n_groups):
-            packed = functional.linear(h, self._packed_weight(params, group))
-            packed = packed.unflatten(-1, (self.group_size, -1))
+        for group in range(self.n_groups(params)):
+            packed = functional.linear(h, self.packed_weight(params, group))
+            packed = packed.unflatten(-1, (self._group_size(params), -1))
             out = self._attend(packed, rotations, group, context)
-            share = functional.linear(out.flatten(2), self._output_weight(params, group))
+            share = functional.linear(out.flatten(2), self.output_weight(params, group))
             y = share if y is None else y + share
         assert y is not None
         y = y.to(x_BLM.dtype)
@@ -80,7 +79,7 @@ class AttentionSublayer(Sublayer):
     ) -> None:
         """Add f(norm(source)) to ``sink``, a group of heads at a time."""
         rotations = self._rotations(context, params["output.weight"].device)
-        for group in range(self.n_groups):
+        for group in range(self.n_groups(params)):
             self.accumulate_group(params, source, sink, context, rotations, Index(group))
 
     @repeats
@@ -94,33 +93,43 @@ class AttentionSublayer(Sublayer):
         group: Index,
     ) -> None:
         """Add one group's share to ``sink``."""
-        packed = self._project(params, group, source, context)
+        weights = _GroupWeights(self, params, group)
+        packed = self._project(weights, source, context)
         with torch.no_grad():
             out = self._attend(packed, rotations, group, context)
         del packed
-        self._add_output(params, group, out, sink, 1, context)
+        self._add_output(weights, out, sink, 1, context)
 
     @repeats
     def sweep(self, sweep: Sweep, context: PassContext) -> None:
         """Run each group of heads forward and backward, one group after another."""
         rotations = self._rotations(context, sweep.dy_PM.device)
-        for group in range(self.n_groups):
-            self.sweep_group(sweep, context, rotations, Index(group))
+        for group in range(self.n_groups(sweep.params)):
+            self.sweep_group(sweep, context, rotations, Index(group), first=group == 0)
 
     @repeats
     def sweep_group(
-        self, sweep: Sweep, context: PassContext, rotations: Tensor | None, group: Index
+        self,
+        sweep: Sweep,
+        context: PassContext,
+        rotations: Tensor | None,
+        group: Index,
+        *,
+        first: bool,
     ) -> None:
-        """Run one group of heads forward and backward."""
-        packed = self._project(sweep.params, group, sweep.source, context).requires_grad_()
+        """Run one group of heads forward and backward; the ``first`` writes gradients that others
+        add to.
+        """
+        weights = _GroupWeights(self, sweep.params, group)
+        packed = self._project(weights, sweep.source, context).requires_grad_()
         with torch.enable_grad():
             out = self._attend(packed, rotations, group, context)
         if sweep.undo is not None:
-            self._add_output(sweep.params, group, out.detach(), sweep.undo, -1, context)
-        dout = self._output_backward(sweep, group, out.detach(), context)
+            self._add_output(weights, out.detach(), sweep.undo, -1, context)
+        dout = self._output_backward(sweep, weights, out.detach(), context)
         (dpacked,) = torch.autograd.grad(out, packed, dout)
         del packed, out, dout
-        self._project_backward(sweep, group, dpacked)
+        self._project_backward(sweep, weights, dpacked, first=first)
 
     def _attend(
         self, packed_BLGc: Tensor, rotations: Tensor | None, group: int, context: PassContext
@@ -138,7 +147,8 @@ class AttentionSublayer(Sublayer):
         if self.kind is Attention.LOCAL:
             return local_attention(packed_BLGc, settings, valid, kernel)
         assert rotations is not None
-        heads = slice(group * self.group_size, (group + 1) * self.group_size)
+        size = packed_BLGc.shape[2]
+        heads = slice(group * size, (group + 1) * size)
         factors = self._factors(context)
         return hashed_attention(packed_BLGc, rotations[heads], factors, settings, valid, kernel)
 
@@ -164,87 +174,120 @@ class AttentionSublayer(Sublayer):
             self.compute_dtype,
         )
 
-    def _heads(self, group: int) -> slice:
+    def n_groups(self, params: Tensors) -> int:
+        """Return how many groups the heads are split into where the parameters are."""
+        if self.config.head_groups is None and self.fused(params):
+            return head_groups_on_gpu(self.config, self.layer)
+        return self.config.head_groups or self.config.n_heads
+
+    def _group_size(self, params: Tensors) -> int:
+        return self.config.n_heads // self.n_groups(params)
+
+    def _heads(self, params: Tensors, group: int) -> slice:
         """Return where the group's features are among those of all heads."""
-        size = self.group_size * self.settings.d_head
+        size = self._group_size(params) * self.settings.d_head
         return slice(group * size, (group + 1) * size)
 
-    def _packed_weight(self, params: Tensors, group: int) -> Tensor:
+    def packed_weight(self, params: Tensors, group: int) -> Tensor:
         """Return rows of the projections, [G·c, M], each head's features side by side."""
-        rows = [params[f"{name}.weight"][self._heads(group)] for name in self.projections]
-        stacked = torch.stack([r.unflatten(0, (self.group_size, -1)) for r in rows], dim=1)
-        return stacked.flatten(0, 2).to(self.compute_dtype)
+        size, heads = self._group_size(params), self._heads(params, group)
+        rows = [
+            params[f"{name}.weight"][heads].unflatten(0, (size, -1)) for name in self.projections
+        ]
+        return torch.stack(rows, dim=1).flatten(0, 2).to(self.compute_dtype)
 
-    def _output_weight(self, params: Tensors, group: int) -> Tensor:
+    def output_weight(self, params: Tensors, group: int) -> Tensor:
         """Return columns of the output projection, [M, G·D]."""
-        return params["output.weight"][:, self._heads(group)].to(self.compute_dtype)
+        return params["output.weight"][:, self._heads(params, group)].to(self.compute_dtype)
 
-    def _slices(self, n_rows: int, dtype: torch.dtype) -> Iterator[slice]:
-        """Yield slices of a stream's rows."""
-        return small_row_slices(n_rows, self.config.d_model * dtype.itemsize)
+    def _slices(self, params: Tensors, n_rows: int) -> Iterator[slice]:
+        """Yield slices of a stream's rows: one where nothing wide exists beside the stream."""
+        if self.fused(params):
+            return row_slices(n_rows, 1)
+        return small_row_slices(n_rows, self.config.d_model * params["norm.weight"].itemsize)
 
-    def _project(self, params: Tensors, group: int, source: Stream, context: PassContext) -> Tensor:
+    def _project(self, weights: _GroupWeights, source: Stream, context: PassContext) -> Tensor:
         """Return the packed features [B, L, G, c] of one group, normalising on the way, a slice of
-        the rows at a time: no normalised copy of the whole stream exists.
+        the rows at a time: no normalised copy of the whole stream exists where it takes more than a
+        slice.
         """
-        weight = self._packed_weight(params, group)
+        params, weight = weights.params, weights.packed()
         packed = weight.new_empty(context.n_rows, weight.shape[0])
-        for rows in self._slices(context.n_rows, params["norm.weight"].dtype):
-            h = self.normed(params, source, rows).h_PM.to(self.compute_dtype)
+        for rows in self._slices(params, context.n_rows):
+            h = self.normed(params, source, rows)[0]
             torch.mm(h, weight.t(), out=packed[rows])
-        return packed.view(context.batch, context.length, self.group_size, -1)
+        return packed.view(context.batch, context.length, weights.size, -1)
 
-    def _project_backward(self, sweep: Sweep, group: int, dpacked_BLGc: Tensor) -> None:
+    def _project_backward(
+        self, sweep: Sweep, weights: _GroupWeights, dpacked_BLGc: Tensor, *, first: bool
+    ) -> None:
         """Add the gradients of the group's projections, of the normalisation and of the rows."""
-        weight = self._packed_weight(sweep.params, group)
+        params, weight = sweep.params, weights.packed()
         dpacked, dx_PM = dpacked_BLGc.flatten(2).flatten(0, 1), sweep.dx_PM
-        dweight = torch.zeros_like(weight, dtype=dx_PM.dtype)
-        for rows in self._slices(dpacked.shape[0], dx_PM.dtype):
-            saved = self.normed(sweep.params, sweep.source, rows)
-            h = saved.h_PM.to(self.compute_dtype)
-            dweight.add_(dpacked[rows].t() @ h)
-            dh = (dpacked[rows] @ weight).to(dx_PM.dtype)
-            dx_PM[rows].add_(normalise_backward(sweep.params, sweep.grads, dh, saved))
-        by_name = dweight.unflatten(0, (self.group_size, len(self.projections), -1)).unbind(1)
+        fused = self.fused(params)
+        room = torch.empty_like if fused else torch.zeros_like
+        dweight = room(weight, dtype=dx_PM.dtype)
+        for rows in self._slices(params, dpacked.shape[0]):
+            # The group's own rows of gradients, written first; the normalisation's are all groups'.
+            fresh = fused and rows.start == 0
+            h, saved = self.normed(params, sweep.source, rows)
+            if fused:
+                add_product_(dweight, dpacked[rows].t(), h, fresh=fresh)
+                dh = dpacked[rows] @ weight
+            else:
+                dweight.add_(dpacked[rows].t() @ h)
+                dh = (dpacked[rows] @ weight).to(dx_PM.dtype)
+            sums = self.normed_backward(params, sweep, rows, dh, saved)
+            if fused:
+                add_column_sums(sums, fresh=fresh and first)
+        by_name = dweight.unflatten(0, (weights.size, len(self.projections), -1)).unbind(1)
         for name, grad in zip(self.projections, by_name, strict=True):
-            sweep.grads[f"{name}.weight"][self._heads(group)].add_(grad.flatten(0, 1))
+            into = sweep.grads[f"{name}.weight"][weights.heads]
+            if fused:
+                into.unflatten(0, (weights.size, -1)).copy_(grad)
+            else:
+                into.add_(grad.flatten(0, 1))
 
     def _add_output(
         self,
-        params: Tensors,
-        group: int,
+        weights: _GroupWeights,
         out_BLGD: Tensor,
         sink: Stream,
         sign: int,
         context: PassContext,
     ) -> None:
         """Write sink ± out · O_g, a slice of the rows at a time."""
-        weight = self._output_weight(params, group)
+        params, weight = weights.params, weights.output()
         out = out_BLGD.flatten(2).flatten(0, 1)
         scale = self._dropout_scale(params, context)
-        for rows in self._slices(out.shape[0], params["norm.weight"].dtype):
+        for rows in self._slices(params, out.shape[0]):
             if scale is None:
                 sink.add_product_(rows, out[rows], weight.t(), sign)
             else:
                 sink.add_(rows, (out[rows] @ weight.t()) * scale[rows], sign)
 
     def _output_backward(
-        self, sweep: Sweep, group: int, out_BLGD: Tensor, context: PassContext
+        self, sweep: Sweep, weights: _GroupWeights, out_BLGD: Tensor, context: PassContext
     ) -> Tensor:
         """Return the gradient [B, L, G, D] of the group's output, and add that of the output
         projection.
         """
-        weight = self._output_weight(sweep.params, group)
+        params, weight = sweep.params, weights.output()
         out, dy_PM = out_BLGD.flatten(2).flatten(0, 1), sweep.dy_PM
-        scale = self._dropout_scale(sweep.params, context)
+        scale = self._dropout_scale(params, context)
         dout = torch.empty_like(out)
-        dweight = torch.zeros_like(weight, dtype=dy_PM.dtype)
-        for rows in self._slices(out.shape[0], dy_PM.dtype):
+        into, fused = sweep.grads["output.weight"][:, weights.heads], self.fused(params)
+        dweight = into if fused else torch.zeros_like(weight, dtype=dy_PM.dtype)
+        for rows in self._slices(params, out.shape[0]):
             dy = dy_PM[rows] if scale is None else dy_PM[rows] * scale[rows]
             dy = dy.to(self.compute_dtype)
             torch.mm(dy, weight, out=dout[rows])
-            dweight.add_(dy.t() @ out[rows])
-        sweep.grads["output.weight"][:, self._heads(group)].add_(dweight)
+            if fused:
+                add_product_(dweight, dy.t(), out[rows], fresh=rows.start == 0)
+            else:
+                dweight.add_(dy.t() @ out[rows])
+        if not fused:
+            into.add_(dweight)
         return dout.view_as(out_BLGD)
 
     def _dropout_seed(self, context: PassContext) -> int:
@@ -259,3 +302,36 @@ class AttentionSublayer(Sublayer):
             return None
         like = params["norm.weight"].new_empty(context.batch, context.length, self.config.d_model)
         return dropout_scale(like, p, self._dropout_seed(context)).flatten(0, 1)
+
+
+class _GroupWeights:
+    """One group's weights in the dtype that computes.
+
+    Fused programs make both at once, and they are kept; elsewhere they are made anew for each use,
+    so that nobody holds them meanwhile.
+    """
+
+    def __init__(self, sublayer: AttentionSublayer, params: Tensors, group: int) -> None:
+        self.params = params
+        self.size = sublayer.config.n_heads // sublayer.n_groups(params)
+        width = self.size * sublayer.settings.d_head
+        self.heads = slice(group * width, (group + 1) * width)
+        self._sublayer, self._group = sublayer, group
+        self._kept: tuple[Tensor, Tensor] | None = None
+        if sublayer.fused(params):
+            projections = [params[f"{name}.weight"] for name in sublayer.projections]
+            d_head, dtype = sublayer.settings.d_head, sublayer.compute_dtype
+            output = params["output.weight"]
+            self._kept = pack_weights(projections, output, self.heads, d_head, dtype)
+
+    def packed(self) -> Tensor:
+        """Return rows of the projections, [G·c, M], each head's features side by side."""
+        if self._kept is not None:
+            return self._kept[0]
+        return self._sublayer.packed_weight(self.params, self._group)
+
+    def output(self) -> Tensor:
+        """Return columns of the output projection, [M, G·D]."""
+        if self._kept is not None:
+            return self._kept[1]
+        return self._sublayer.output_weight(self.params, self._group)

@@ -16,7 +16,7 @@ from reformer_bench.model.layer import Layer
 from reformer_bench.model.stack.parameters import ParameterLoader
 from reformer_bench.model.stack.streams import FloatStream
 from reformer_bench.model.sublayer import PassContext, Sublayer, Sweep
-from reformer_bench.model.tensors import applied, zero_grads
+from reformer_bench.model.tensors import applied
 
 
 class _RecomputedResidual(torch.autograd.Function):
@@ -46,7 +46,7 @@ class _RecomputedResidual(torch.autograd.Function):
         dx_BLM = dy_BLM.clone()
         stored: list[Tensor] = []
         for sublayer, params in ctx.loader.load_each([ctx.sublayer]):
-            grads = zero_grads(params)
+            grads = sublayer.new_grads(params)
             source = FloatStream(x_BLM.flatten(0, 1))
             dy_PM, dx_PM = dy_BLM.flatten(0, 1), dx_BLM.flatten(0, 1)
             sublayer.sweep(Sweep(params, grads, source, dy_PM, dx_PM), ctx.context)

@@ -16,7 +16,7 @@ from reformer_bench.model.layer import Layer
 from reformer_bench.model.stack.parameters import ParameterLoader
 from reformer_bench.model.stack.streams import FixedStream, FloatStream, RangeWatch, Stream
 from reformer_bench.model.sublayer import PassContext, Sublayer, Sweep
-from reformer_bench.model.tensors import applied, detached_parameters, zero_grads
+from reformer_bench.model.tensors import applied, detached_parameters
 
 if TYPE_CHECKING:
     from reformer_bench.model.lm import ReformerLM
@@ -80,7 +80,7 @@ def _run_backward(
     for i, (sublayer, params) in enumerate(loader.load_each(_sublayers(layers)[::-1])):
         sink, source = streams if i % 2 else streams[::-1]
         dy, dx = dstreams if i % 2 else dstreams[::-1]
-        grads = zero_grads(params)
+        grads = sublayer.new_grads(params)
         sublayer.sweep(Sweep(params, grads, source, dy, dx, undo=sink), context)
         stored.append(loader.store_gradients(grads))
         # Where they were copied to the host, the next sublayer's need not lie beside them.
@@ -177,7 +177,7 @@ class _ReversibleLoss(torch.autograd.Function):
         table = model.embedding.tokens.weight.detach()
         d1, d2 = (table.new_empty(context.n_rows, table.shape[1]) for _ in range(2))
         head = detached_parameters(model.output)
-        head_grads = zero_grads(head)
+        head_grads = model.output.new_grads(head)
         scale = dloss[0] / n_counted(ctx.targets_BL)
         if ctx.guard is not None:
             scale.add_(ctx.guard)

@@ -13,6 +13,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from reformer_bench.model.fused import add_units_, count_in_range_, fuses_rows
+
 
 class Stream(Protocol):
     """Rows of activations that sublayers read from and add to."""
@@ -20,6 +22,10 @@ class Stream(Protocol):
     @property
     def norm_scale(self) -> float:
         """What ``read`` multiplies rows by; a normalisation takes it out again by its epsilon."""
+        ...
+
+    def stored(self, rows: slice) -> Tensor:
+        """Return rows [p, M] as they are stored, which is times ``norm_scale``; a view."""
         ...
 
     def read(self, rows: slice) -> Tensor:
@@ -62,6 +68,10 @@ class FloatStream:
     def unwatched(self) -> FloatStream:
         """Return the stream itself: a NaN or an infinity in it shows without a watch."""
         return self
+
+    def stored(self, rows: slice) -> Tensor:
+        """Return the rows themselves."""
+        return self.tensor[rows]
 
     def read(self, rows: slice) -> Tensor:
         """Return the rows themselves."""
@@ -127,7 +137,11 @@ class RangeWatch:
 
     def next_place(self) -> None:
         """Note that the current place has put in all it has."""
-        self.n_in_range.add_(self._in_range())
+        limit = _unit(self.reached_units.dtype)[1]
+        if fuses_rows(self.reached_units, 1):
+            count_in_range_(self.n_in_range, self.reached_units, limit)
+        else:
+            self.n_in_range.add_(self._in_range())
 
     def guard(self) -> Tensor:
         """Return 0 if all was in range, else NaN: added to a result, it makes a wrong one NaN."""
@@ -191,7 +205,13 @@ class FixedStream:
     @staticmethod
     def of(x_PM: Tensor, watch: RangeWatch | None = None) -> FixedStream:
         """Open a stream of the numbers in x. Raises ValueError for float16."""
-        units = (x_PM * (1 / _unit(x_PM.dtype)[0])).round_()
+        scale = 1 / _unit(x_PM.dtype)[0]
+        if fuses_rows(x_PM, x_PM.shape[-1]):
+            stored = torch.empty_like(x_PM, dtype=torch.int32)
+            reached = None if watch is None else watch.reached_units
+            add_units_(stored, x_PM, scale, 1, reached, is_open=False)
+            return FixedStream(stored, x_PM.dtype, watch)
+        units = (x_PM * scale).round_()
         if watch is not None:
             watch.note(units)
         integers = torch.int64 if x_PM.dtype == torch.float64 else torch.int32
@@ -203,6 +223,11 @@ class FixedStream:
         """How many units are one."""
         return 1 / _unit(self.float_dtype)[0]
 
+    @property
+    def _fused(self) -> bool:
+        wide = self.float_dtype is torch.float32
+        return wide and fuses_rows(self.tensor, self.tensor.shape[-1])
+
     def copy(self) -> FixedStream:
         """Return a stream of the same numbers in memory of its own."""
         return replace(self, tensor=self.tensor.clone())
@@ -210,6 +235,10 @@ class FixedStream:
     def unwatched(self) -> FixedStream:
         """Return a stream over the same memory whose additions are not watched any more."""
         return replace(self, watch=None)
+
+    def stored(self, rows: slice) -> Tensor:
+        """Return the rows, counted in units, as integers."""
+        return self.tensor[rows]
 
     def read(self, rows: slice) -> Tensor:
         """Return the rows, counted in units."""
@@ -221,11 +250,15 @@ class FixedStream:
 
     def add_(self, rows: slice, y_PM: Tensor, sign: int) -> None:
         """Add ±y, rounded to the unit, to rows."""
+        if self._fused:
+            reached = None if self.watch is None else self.watch.reached_units
+            add_units_(self.tensor[rows], y_PM, self.norm_scale, sign, reached)
+            return
         self._add_units_(rows, (y_PM.to(self.float_dtype) * self.norm_scale).round_(), sign)
 
     def add_product_(self, rows: slice, a_PK: Tensor, b_KM: Tensor, sign: int) -> None:
         """Add ±a·b, rounded to the unit, to rows."""
-        if a_PK.dtype != self.float_dtype:
+        if a_PK.dtype != self.float_dtype or self._fused:
             self.add_(rows, a_PK @ b_KM, sign)
             return
         # A power of two: scaling the small factor gives the same bits as scaling the product.

@@ -54,10 +54,6 @@ def compiled(
     program: str, architecture: int, dtype: torch.dtype, d_head: int, chunk_length: int
 ) -> Compiled:
     """Compile a program of attention as it is shipped, shared queries and keys, causal."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from reformer_bench.model.attention.kernels import triton_programs
 
     layout = Launch.of(chunk_length, d_head, dtype)
@@ -86,6 +82,22 @@ def compiled(
             signature[name] = f"*{'fp32' if name in _WIDE else kind}"
             # As memory from torch's allocator is.
             aligned[(place,)] = [["tt.divisibility", 16]]
+    return compiled_program(function, signature, constants, aligned, architecture, n_warps)
+
+
+def compiled_program(
+    function: Any,
+    signature: dict[str, str],
+    constants: dict[str, Any],
+    aligned: dict[tuple[int], Any],
+    architecture: int,
+    n_warps: int,
+) -> Compiled:
+    """Compile one program for given types of its arguments."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = triton.compile(

@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from reformer_bench.model.stack import reversible
+from reformer_bench.model import sublayer
 from reformer_bench.model.stack.parameters import ParameterLoader
 from tests.models import small_model
 
@@ -37,7 +37,7 @@ def test_two_sublayers_are_on_the_device_at_most(residual, alive):
 
 def test_gradients_are_dropped_from_the_device_before_the_next_are_made(monkeypatch):
     made, counts = [], []
-    zero_grads = reversible.zero_grads
+    zero_grads = sublayer.zero_grads
 
     def followed(params):
         counts.append(sum(any(ref() is not None for ref in one) for one in made))
@@ -45,7 +45,7 @@ def test_gradients_are_dropped_from_the_device_before_the_next_are_made(monkeypa
         made.append([weakref.ref(value) for value in grads.values()])
         return grads
 
-    monkeypatch.setattr(reversible, "zero_grads", followed)
+    monkeypatch.setattr(sublayer, "zero_grads", followed)
     model = small_model(residual="reversible", parameter_offload="cpu").place("cpu")
     model(torch.randint(31, (1, 24))).sum().backward()
     assert counts == [0] * (2 * 3)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from reformer_bench.model import head, sublayer
 from reformer_bench.model.stack.streams import FixedStream
+from reformer_bench.model.tensors import zero_grads
 from tests.model.reference import plain_reversible_loss
 from tests.models import batch, largest_difference, loss_and_grads, small_model
 
@@ -131,24 +133,19 @@ def test_gradients_accumulate_over_micro_batches():
     assert largest_difference(total, {n: p.grad for n, p in model.named_parameters()}) < 1e-12
 
 
-def test_gradients_reach_parameters_without_a_copy():
+def test_gradients_reach_parameters_without_a_copy(monkeypatch):
     """autograd takes over the memory the sweep wrote, so that gradients exist once."""
-    from reformer_bench.model.stack import reversible
-
     model = small_model()
     seen = []
-    original = reversible.zero_grads
 
     def spying(params):
-        room = original(params)
+        room = zero_grads(params)
         seen.extend(t.data_ptr() for t in room.values())
         return room
 
-    reversible.zero_grads = spying
-    try:
-        model.loss(*batch(model, 1, 20)).backward()
-    finally:
-        reversible.zero_grads = original
+    for module in (sublayer, head):
+        monkeypatch.setattr(module, "zero_grads", spying)
+    model.loss(*batch(model, 1, 20)).backward()
     owned = {
         p.grad.data_ptr() for n, p in model.named_parameters() if not n.startswith("embedding")
     }

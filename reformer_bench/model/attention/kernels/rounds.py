@@ -35,12 +35,24 @@ class Rounds:
     """The row of each sequence's position 0."""
 
     @staticmethod
-    def of(qkv_BLGc: Tensor, plan: ChunkPlan, bias: Bias, settings: AttentionSettings) -> Rounds:
-        """Make the rounds of packed rows over a plan for B·G sequences."""
+    def of(
+        qkv_BLGc: Tensor,
+        plan: ChunkPlan,
+        bias: Bias,
+        settings: AttentionSettings,
+        *,
+        first_rows: bool = True,
+    ) -> Rounds:
+        """Make the rounds of packed rows over a plan for B·G sequences; without ``first_rows``, for
+        programs that work them out, room that nobody reads.
+        """
         batch, _, heads, width = qkv_BLGc.shape
         device = qkv_BLGc.device
         # Kernels count on rows without gaps.
         qkv_Pc = qkv_BLGc.reshape(-1, width).contiguous()
+        if not first_rows:
+            first_row_N1 = torch.empty(0, dtype=torch.int64, device=device)
+            return Rounds(qkv_Pc, plan, bias, settings, batch, heads, first_row_N1)
         b = torch.arange(batch, device=device).repeat_interleave(heads)
         g = torch.arange(heads, device=device).repeat(batch)
         first_row_N1 = (b * plan.length * heads + g)[:, None]

@@ -11,9 +11,10 @@ from reformer_bench.model.attention.kernels.rounds import ChunkKernel
 from reformer_bench.model.attention.kernels.triton import (
     TritonKernel,
     why_not_fused,
-    why_not_here,
 )
+from reformer_bench.model.programs import why_not_here
 from reformer_bench.schema.model import LshKernel
+from reformer_bench.schema.standing import kind_of
 
 
 def why_not_triton(
@@ -23,10 +24,10 @@ def why_not_triton(
 
     On a device that is only predicted for they are taken to run.
     """
-    if device.type != "cuda":
+    if kind_of(device.type) != "cuda":
         return None
     not_fused = why_not_fused(settings, dtype)
-    if not_fused is not None or not torch.cuda.is_available():
+    if not_fused is not None or device.type != "cuda" or not torch.cuda.is_available():
         return not_fused
     return why_not_here(device)
 
@@ -47,18 +48,18 @@ def chosen_kernel(
     Raises:
         ValueError: The kernel doesn't run on the device, in the dtype or with the settings.
     """
-    name = settings.lsh_kernel
+    name, kind = settings.lsh_kernel, kind_of(device.type)
     not_fused = why_not_fused(settings, dtype)
     if name is LshKernel.AUTO:
-        if device.type == "cpu":
+        if kind == "cpu":
             name = LshKernel.FLASH_CPU
-        elif device.type == "cuda" and why_not_triton(settings, device, dtype) is None:
+        elif kind == "cuda" and why_not_triton(settings, device, dtype) is None:
             name = LshKernel.TRITON
         else:
             name = LshKernel.EAGER
     if name is LshKernel.FLASH_CPU:
-        if device.type != "cpu":
-            raise ValueError(f"lsh_kernel = 'flash_cpu' runs on the CPU only, not on {device.type}")
+        if kind != "cpu":
+            raise ValueError(f"lsh_kernel = 'flash_cpu' runs on the CPU only, not on {kind}")
         return name, FlashCpuKernel()
     if name is LshKernel.TRITON:
         if not_fused is not None:

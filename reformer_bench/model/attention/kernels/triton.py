@@ -7,18 +7,12 @@ rows, D head width, c packed features of a head.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
-import os
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses import FakeTensor
-from torch.utils.flop_counter import register_flop_formula
 
 from reformer_bench.model.attention.common import (
     KEY_EPSILON,
@@ -32,9 +26,10 @@ from reformer_bench.model.attention.plan import (
     PADDING_TOKEN,
     ChunkPlan,
 )
+from reformer_bench.model.programs import launch
 
 _LEAST_TILE = 16
-_LEAST_CAPABILITY = 8
+_PROGRAMS = f"{__package__}.triton_programs"
 _FORWARD_PRODUCTS = 2
 """The products are the scores, and theirs with the values."""
 _QUERY_PRODUCTS = 3
@@ -49,17 +44,6 @@ WARPS_OF_ROWS = 4
 """How many warps a program of rows or slots has."""
 _LARGEST_TILE_OF_DIRECTIONS = 32
 
-# An operator that does nothing, and that torch's FLOP counter has a formula for.
-_LIBRARY = torch.library.Library("reformer_bench", "DEF")
-_LIBRARY.define("products(Tensor x, int flops) -> ()")
-_LIBRARY.impl("products", lambda x, flops: None, "CompositeExplicitAutograd")
-_products = torch.ops.reformer_bench.products
-
-
-@register_flop_formula(_products)
-def _flops_of_products(_x: Any, flops: int, *_: Any, **__: Any) -> int:
-    return flops
-
 
 def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None:
     """Name the setting that the fused programs don't cover; None when they cover all."""
@@ -68,24 +52,6 @@ def why_not_fused(settings: AttentionSettings, dtype: torch.dtype) -> str | None
     for name, size in (("chunk_length", settings.chunk_length), ("d_head", settings.d_head)):
         if size < _LEAST_TILE or size & (size - 1):
             return f"{name} = {size} (a power of two, at least {_LEAST_TILE}, is needed)"
-    return None
-
-
-@functools.cache
-def why_not_here(device: torch.device) -> str | None:
-    """Say why Triton's programs can't run on a CUDA device of this machine; None where they can.
-
-    Triton compiles a launcher for each program with the machine's C compiler, and its tensor-core
-    products for bfloat16 begin with compute capability 8.0.
-    """
-    if importlib.util.find_spec("triton") is None:
-        return "Triton isn't installed"
-    named = os.environ.get("CC", "").split()[:1]
-    if not any(map(shutil.which, named or ("gcc", "clang", "cc"))):
-        return f"no C compiler ({named[0]} of CC)" if named else "no C compiler"
-    major, minor = torch.cuda.get_device_capability(device)
-    if major < _LEAST_CAPABILITY:
-        return f"compute capability {major}.{minor} is below {_LEAST_CAPABILITY}.0"
     return None
 
 
@@ -149,7 +115,8 @@ class TritonKernel:
         halves = tuple(factor // 2 for factor in factors)
         tile = min(_LARGEST_TILE_OF_DIRECTIONS, _power_of_two(max((*halves, _LEAST_TILE))))
         rows = rows_hashed(settings.d_head, qkv.dtype)
-        _run(
+        launch(
+            _PROGRAMS,
             "hash_rounds",
             (-(-length // rows), n),
             WARPS_OF_ROWS,
@@ -170,14 +137,15 @@ class TritonKernel:
             ROWS=rows,
             MASKED=valid_BL is not None,
             PRECISION=precision(qkv.dtype),
+            flops=2 * n * length * settings.d_head * rounds * sum(halves),
         )
-        _products(qkv, 2 * n * length * settings.d_head * rounds * sum(halves))
         c = settings.chunk_length
         n_slots = (1 + -(-length // c)) * c
         keys = keys.sort(dim=-1)[0]
         position = torch.empty(n, rounds, n_slots, dtype=torch.int32, device=qkv.device)
         code = torch.empty_like(position)
-        _run(
+        launch(
+            _PROGRAMS,
             "unpack_order",
             (-(-n_slots // SLOTS), n * rounds),
             WARPS_OF_ROWS,
@@ -229,17 +197,22 @@ class TritonKernel:
         share, reached = along, normaliser
         if settings.shared_qk:
             share, reached = torch.empty_like(along), torch.empty_like(normaliser)
+        factor = qkv.new_empty(n_rows if settings.shared_qk else 0, dtype=torch.float32)
         _by_rows(
             "along_outputs",
             n_rows,
             dout_PD,
             out_PD,
             normaliser,
+            qkv,
             along,
             reached,
             share,
+            factor,
             D=d,
+            WIDTH=qkv.shape[1],
             SHARED=settings.shared_qk,
+            KEY_EPSILON=KEY_EPSILON,
             ALONE=-SELF_PENALTY / 2,
         )
         weights = self._lone_weights(rounds, normaliser) if settings.shared_qk else None
@@ -248,7 +221,7 @@ class TritonKernel:
         given = (dout_PD, along, reached)
         of_queries = qkv.new_empty(n_rounds, n_rows, d)
         of_keys = qkv.new_empty(n_rounds, n_rows, 2 * d)
-        factor = _attend("attend_queries", rounds, _QUERY_PRODUCTS, *given, of_queries)
+        _attend("attend_queries", rounds, _QUERY_PRODUCTS, *given, of_queries, factor=factor)
         _attend("attend_keys", rounds, _KEY_PRODUCTS, *given, of_keys, factor=factor)
         dqkv = torch.empty_like(qkv)
         tensors = (of_queries, of_keys, qkv, factor, dout_PD, share, dqkv)
@@ -296,9 +269,14 @@ def _attend(
     chunk_of, code_of = (code, code) if once is None else (x.to(torch.int32) for x in once)
     # Each chunk's C queries meet the 2 C keys of its own chunk and the one before.
     n_programs = rounds.n_sequences * plan.n_rounds * plan.n_chunks
-    _products(qkv, products * 2 * n_programs * c * 2 * c * d)
     layout = Launch.of(c, d, qkv.dtype)
-    _run(
+    # Each round reads its rows in an order of its own; chunks that share some run side by side.
+    moved = sum(
+        x.nbytes * (plan.n_rounds if len(x) == len(qkv) else 1)
+        for x in (qkv, factor, position, code, *tensors, *(once or ()))
+    )
+    launch(
+        _PROGRAMS,
         program,
         (plan.n_chunks * (c // layout.tile), rounds.n_sequences, plan.n_rounds),
         layout.n_warps,
@@ -328,27 +306,17 @@ def _attend(
         SELF_PENALTY=SELF_PENALTY,
         EMPTY_SLOT=EMPTY_SLOT,
         PRECISION=precision(qkv.dtype),
+        flops=products * 2 * n_programs * c * 2 * c * d,
+        moved_bytes=moved,
     )
     return factor
 
 
 def _by_rows(program: str, n_rows: int, *tensors: Tensor, **constants: Any) -> None:
     """Run a program that takes rows one by one."""
-    _run(program, (-(-n_rows // ROWS),), WARPS_OF_ROWS, *tensors, n_rows, ROWS=ROWS, **constants)
-
-
-def _run(
-    program: str, grid: tuple[int, ...], n_warps: int, *arguments: Any, **constants: Any
-) -> None:
-    """Launch a program. Programs allocate nothing, so on fake tensors, which have no memory to
-    read, nothing is left to do.
-    """
-    if isinstance(arguments[0], FakeTensor):
-        return
-    from reformer_bench.model.attention.kernels import triton_programs
-
-    launched = getattr(triton_programs, program)[grid]
-    launched(*arguments, **constants, num_warps=n_warps, num_stages=1)
+    grid = (-(-n_rows // ROWS),)
+    arguments = (*tensors, n_rows)
+    launch(_PROGRAMS, program, grid, WARPS_OF_ROWS, *arguments, ROWS=ROWS, **constants)
 
 
 def _power_of_two(least: int) -> int:

@@ -279,11 +279,13 @@ def combine(outs, normalisers, out, normaliser, n_rows, D: tl.constexpr, ROUNDS:
 
 
 @triton.jit
-def along_outputs(dout, out, normaliser, along, reached, share, n_rows, D: tl.constexpr,
-                  SHARED: tl.constexpr, ALONE: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    """Write rowsum(dO ∘ O), ``along`` [P] float32; with SHARED also, for tokens that see only
-    themselves, a normaliser of ∞ in ``reached``, so that they contribute nothing, and 1 in
-    ``share``, which is 0 elsewhere.
+def along_outputs(dout, out, normaliser, qkv, along, reached, share, factor, n_rows,
+                  D: tl.constexpr, WIDTH: tl.constexpr, SHARED: tl.constexpr,
+                  KEY_EPSILON: tl.constexpr, ALONE: tl.constexpr,
+                  ROWS: tl.constexpr):  # fmt: skip
+    """Write rowsum(dO ∘ O), ``along`` [P] float32; with SHARED also what turns each query into its
+    key, ``factor``, and for tokens that see only themselves a normaliser of ∞ in ``reached``, so
+    that they contribute nothing, and 1 in ``share``, which is 0 elsewhere.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < n_rows
@@ -296,6 +298,9 @@ def along_outputs(dout, out, normaliser, along, reached, share, n_rows, D: tl.co
         alone = whole < ALONE
         tl.store(reached + row, tl.where(alone, float("inf"), whole), mask=inside)
         tl.store(share + row, alone.to(tl.float32), mask=inside)
+        of_query = row[:, None] * WIDTH + tl.arange(0, D)[None, :]
+        q = tl.load(qkv + of_query, mask=inside[:, None], other=0.0).to(tl.float32)
+        tl.store(factor + row, tl.rsqrt(tl.sum(q * q, 1) + D * KEY_EPSILON), mask=inside)
 
 
 @triton.jit
