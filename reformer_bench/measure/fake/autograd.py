@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from types import FrameType
 from typing import Any
 
 import torch
@@ -19,8 +18,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _ENGINE = "_engine_run_backward"
-# From the caller's frame to the engine's lie torch's own wrappers of a dispatch mode.
-_WRAPPERS = 3
+
+
+class DispatchMode(TorchDispatchMode):
+    """A dispatch mode that torch calls directly, without the wrappers that keep its compiler away:
+    they take longer than an operator is followed, and lie between a mode and who calls it.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
 
 Holders = tuple[int, int, int]
@@ -69,12 +76,8 @@ def called_by_engine() -> bool:
 
     It is to be called by a function that ``__torch_dispatch__`` calls.
     """
-    frame: FrameType | None = sys._getframe(2)
-    for _ in range(_WRAPPERS):
-        frame = frame.f_back if frame is not None else None
-        if frame is not None and frame.f_code.co_name == _ENGINE:
-            return True
-    return False
+    caller = sys._getframe(2).f_back
+    return caller is not None and caller.f_code.co_name == _ENGINE
 
 
 def _holders(args: tuple[Any, ...]) -> list[Holders]:
@@ -96,7 +99,7 @@ def single_holder() -> Holders:
     """
     seen: list[Holders] = []
 
-    class Look(TorchDispatchMode):
+    class Look(DispatchMode):
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
         ) -> Any:

@@ -32,10 +32,14 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from reformer_bench.measure.fake.autograd import adds_in_place, single_holder, writes_in_place
+from reformer_bench.measure.fake.autograd import (
+    DispatchMode,
+    adds_in_place,
+    single_holder,
+    writes_in_place,
+)
 from reformer_bench.measure.fake.composites import COMPOSITES
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
 from reformer_bench.measure.fake.disguise import fake_tensors_in_disguise
@@ -313,7 +317,7 @@ class FakeRecording(Recording):
         return snapshot_of(self.timeline, self._explained)
 
 
-class _Follower(TorchDispatchMode):
+class _Follower(DispatchMode):
     """Shows a recording every operator that runs, above the mode that makes tensors fake."""
 
     def __init__(self, recording: FakeRecording) -> None:

@@ -31,7 +31,7 @@ def test_repeated_operators_do_not_reach_the_mode_again(monkeypatch):
         return dispatch(self, func, *args, **kwargs)
 
     monkeypatch.setattr(FakeTensorMode, "dispatch", counted)
-    monkeypatch.setattr(memo, "_RECIPES", {})
+    monkeypatch.setattr(memo, "_LEARNED", {})
     events()
     assert asked.count("aten.sigmoid.default") == 1
     assert asked.count("aten.exp.default") == 1
