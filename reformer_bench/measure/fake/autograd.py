@@ -17,6 +17,8 @@ from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from reformer_bench.measure.fake.by_operator import by_operator
+
 _ENGINE = "_engine_run_backward"
 
 
@@ -43,9 +45,12 @@ def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tenso
     if len(args) != 2 or torch.is_grad_enabled() or not called_by_engine():
         return None
     # Counted before anything else holds the tensors by a name of its own.
-    if _holders(args)[0] != single or not is_non_overlapping_and_dense_or_false(args[0]):
+    if _holders(args)[0] != single:
         return None
-    return args[0], args[1]
+    into, other = args
+    if into.is_contiguous() or is_non_overlapping_and_dense_or_false(into):
+        return into, other
+    return None
 
 
 _aten = torch.ops.aten
@@ -57,6 +62,11 @@ _INTO_ZEROS = {
 }
 
 
+@by_operator
+def _into_zeros(operator: Any) -> Any:
+    return _INTO_ZEROS.get(operator)
+
+
 def writes_in_place(operator: Any) -> Any:
     """Return the operator that autograd runs on real tensors: where it spreads the gradients of
     chosen elements over zeros, it writes into the zeros, but not into those of a subclass
@@ -65,7 +75,7 @@ def writes_in_place(operator: Any) -> Any:
 
     It is to be called by ``__torch_dispatch__`` itself.
     """
-    into = _INTO_ZEROS.get(operator)
+    into = _into_zeros(operator)
     if into is None or torch.is_grad_enabled() or not called_by_engine():
         return operator
     return into

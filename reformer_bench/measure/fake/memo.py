@@ -19,6 +19,8 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import _disable_current_modes
 
+from reformer_bench.measure.fake.by_operator import by_operator
+
 _CPU = torch.device("cpu")
 _aten = torch.ops.aten
 _VIEWS = frozenset(
@@ -63,8 +65,6 @@ _Recipe = tuple[type | None, tuple[_Made, ...]]
 class _Learned:
     """What is known of one operator."""
 
-    operator: Any
-    """Held, so that no other operator gets its id."""
     decided: bool
     """Whether arguments suffice to tell the result."""
     numbers_matter: bool
@@ -77,23 +77,16 @@ class _Learned:
     """By what decides the result; None: not made here."""
 
 
-_LEARNED: dict[int, _Learned] = {}
-"""By the operator's id: its own hash is Python code, which takes longer than the rest."""
-
-
+@by_operator
 def _learned_of(operator: Any) -> _Learned:
-    found = _LEARNED.get(id(operator))
-    if found is None:
-        tags = operator.tags
-        is_view = operator in _VIEWS
-        found = _LEARNED[id(operator)] = _Learned(
-            operator,
-            operator.namespace == "aten" and not any(tag in tags for tag in _NOT_FIXED),
-            torch.Tag.pointwise not in tags,
-            operator.is_view and not is_view,
-            is_view,
-        )
-    return found
+    tags = operator.tags
+    is_view = operator in _VIEWS
+    return _Learned(
+        decided=operator.namespace == "aten" and not any(tag in tags for tag in _NOT_FIXED),
+        numbers_matter=torch.Tag.pointwise not in tags,
+        offsets_matter=operator.is_view and not is_view,
+        is_view=is_view,
+    )
 
 
 class ShapeMemo:
