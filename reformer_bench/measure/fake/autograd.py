@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,9 +17,19 @@ from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from reformer_bench.measure.fake.by_operator import by_operator
+
 _ENGINE = "_engine_run_backward"
-# From the caller's frame to the engine's lie torch's own wrappers of a dispatch mode.
-_WRAPPERS = 3
+
+
+class DispatchMode(TorchDispatchMode):
+    """A dispatch mode that torch calls directly, without the wrappers that keep its compiler away:
+    they take longer than an operator is followed, and lie between a mode and who calls it.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
 
 Holders = tuple[int, int, int]
@@ -36,9 +45,12 @@ def adds_in_place(args: tuple[Any, ...], single: Holders) -> tuple[Tensor, Tenso
     if len(args) != 2 or torch.is_grad_enabled() or not called_by_engine():
         return None
     # Counted before anything else holds the tensors by a name of its own.
-    if _holders(args)[0] != single or not is_non_overlapping_and_dense_or_false(args[0]):
+    if _holders(args)[0] != single:
         return None
-    return args[0], args[1]
+    into, other = args
+    if into.is_contiguous() or is_non_overlapping_and_dense_or_false(into):
+        return into, other
+    return None
 
 
 _aten = torch.ops.aten
@@ -50,6 +62,11 @@ _INTO_ZEROS = {
 }
 
 
+@by_operator
+def _into_zeros(operator: Any) -> Any:
+    return _INTO_ZEROS.get(operator)
+
+
 def writes_in_place(operator: Any) -> Any:
     """Return the operator that autograd runs on real tensors: where it spreads the gradients of
     chosen elements over zeros, it writes into the zeros, but not into those of a subclass
@@ -58,7 +75,7 @@ def writes_in_place(operator: Any) -> Any:
 
     It is to be called by ``__torch_dispatch__`` itself.
     """
-    into = _INTO_ZEROS.get(operator)
+    into = _into_zeros(operator)
     if into is None or torch.is_grad_enabled() or not called_by_engine():
         return operator
     return into
@@ -69,12 +86,8 @@ def called_by_engine() -> bool:
 
     It is to be called by a function that ``__torch_dispatch__`` calls.
     """
-    frame: FrameType | None = sys._getframe(2)
-    for _ in range(_WRAPPERS):
-        frame = frame.f_back if frame is not None else None
-        if frame is not None and frame.f_code.co_name == _ENGINE:
-            return True
-    return False
+    caller = sys._getframe(2).f_back
+    return caller is not None and caller.f_code.co_name == _ENGINE
 
 
 def _holders(args: tuple[Any, ...]) -> list[Holders]:
@@ -96,7 +109,7 @@ def single_holder() -> Holders:
     """
     seen: list[Holders] = []
 
-    class Look(TorchDispatchMode):
+    class Look(DispatchMode):
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
         ) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from reformer_bench.measure.fake.autograd import called_by_engine
+from reformer_bench.measure.fake.by_operator import by_operator
 
 _ELSEWHERE = -1
 """Stands for the number of a storage that was allocated before."""
@@ -174,6 +175,13 @@ class StorageLedger:
 
 _aten = torch.ops.aten
 _KEEPING = frozenset({_aten.mul.Tensor, _aten.mul_.Tensor, _aten.div.Tensor, _aten.div_.Tensor})
+
+
+@by_operator
+def _keeps_number(operator: Any) -> bool:
+    return operator in _KEEPING
+
+
 _METADATA = "reformer_bench.saved_scalar"
 _BYTES = 8
 
@@ -224,12 +232,12 @@ class SavedScalars:
         """Count the bytes of a number that an operator of the backward pass reads from its node, so
         that no tensor is made of it again. To be called by ``__torch_dispatch__`` itself.
         """
-        reads = self._in_memory and operator in _KEEPING and len(args) == 2
+        reads = self._in_memory and _keeps_number(operator) and len(args) == 2
         return _BYTES if reads and not isinstance(args[1], Tensor) and called_by_engine() else 0
 
     def after(self, operator: Any, out: Any, args: tuple[Any, ...]) -> None:
         """Note, after an operator, the number that its backward node will keep."""
-        if not self._in_memory or operator not in _KEEPING or len(args) != 2:
+        if not self._in_memory or not _keeps_number(operator) or len(args) != 2:
             return
         if not torch.is_grad_enabled():
             return

@@ -7,9 +7,8 @@ is made directly.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,10 +19,24 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import _disable_current_modes
 
+from reformer_bench.measure.fake.by_operator import by_operator
+
 _CPU = torch.device("cpu")
-_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
-"""Fake tensors give dimensions of size 1 other strides than PyTorch does, on which some kernels'
-copies depend; tensors on the device ``meta`` have the real ones."""
+_aten = torch.ops.aten
+_VIEWS = frozenset(
+    (
+        *(_aten.view.default, _aten._unsafe_view.default, _aten.alias.default),
+        *(_aten.slice.Tensor, _aten.select.int, _aten.diagonal.default, _aten.unfold.default),
+        *(_aten.t.default, _aten.transpose.int, _aten.permute.default, _aten.expand.default),
+        *(_aten.unsqueeze.default, _aten.squeeze.default, _aten.squeeze.dim, _aten.squeeze.dims),
+        *(_aten.split.Tensor, _aten.split_with_sizes.default, _aten.unbind.int),
+    )
+)
+"""Views of the first argument, which begin as far from its own beginning wherever that is.
+
+They are made of tensors on the device ``meta``: that takes a hundredth of FakeTensorMode's time,
+which a loop over positions pays for each. And fake tensors give dimensions of size 1 other strides
+than PyTorch does, on which some kernels' copies depend; those on ``meta`` have the real ones."""
 _NOT_FIXED = (
     torch.Tag.data_dependent_output,
     torch.Tag.dynamic_output_shape,
@@ -39,13 +52,41 @@ class _Made:
     size: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     offset: int = 0
+    """For a view, how far behind the argument's beginning it begins."""
     dtype: torch.dtype = torch.float32
     is_view: bool = False
 
 
-_Recipe = tuple[_Made, ...]
-_RECIPES: dict[Hashable, tuple[type | None, _Recipe] | None] = {}
-"""For each key the kind of sequence (None: a single tensor) and its parts; None: not made here."""
+_Recipe = tuple[type | None, tuple[_Made, ...]]
+"""The kind of sequence (None: a single tensor) and its parts."""
+
+
+@dataclass(slots=True)
+class _Learned:
+    """What is known of one operator."""
+
+    decided: bool
+    """Whether arguments suffice to tell the result."""
+    numbers_matter: bool
+    """Whether a float argument may decide shapes."""
+    offsets_matter: bool
+    """Whether a view that it makes may begin at a place of the storage, wherever its argument
+    does."""
+    is_view: bool
+    recipes: dict[Hashable, _Recipe | None] = field(default_factory=dict)
+    """By what decides the result; None: not made here."""
+
+
+@by_operator
+def _learned_of(operator: Any) -> _Learned:
+    tags = operator.tags
+    is_view = operator in _VIEWS
+    return _Learned(
+        decided=operator.namespace == "aten" and not any(tag in tags for tag in _NOT_FIXED),
+        numbers_matter=torch.Tag.pointwise not in tags,
+        offsets_matter=operator.is_view and not is_view,
+        is_view=is_view,
+    )
 
 
 class ShapeMemo:
@@ -60,29 +101,23 @@ class ShapeMemo:
     def run(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator, or make its result again."""
         tensors: list[Tensor] = []
-        key = _key(operator, args, kwargs, tensors)
+        learned = _learned_of(operator)
+        key = _key(learned, args, kwargs, tensors)
         if key is None:
             return operator(*args, **kwargs)
-        found = _RECIPES.get(key, _UNKNOWN)
-        if found is _UNKNOWN and operator in _VIEWS:
-            found = _RECIPES[key] = (None, (self._view(operator, args, tensors[0]),))
+        found = learned.recipes.get(key, _UNKNOWN)
+        if found is _UNKNOWN and learned.is_view:
+            found = learned.recipes[key] = _viewed(operator, args, kwargs)
         if found is _UNKNOWN:
             out = operator(*args, **kwargs)
-            _RECIPES[key] = _learned(out, tensors)
+            learned.recipes[key] = _recipe(learned, out, tensors)
             return out
         if found is None:
             return operator(*args, **kwargs)
-        kind, recipe = found
-        made = [self._make(part, tensors) for part in recipe]
-        return made[0] if kind is None else kind(made)
-
-    def _view(self, operator: Any, args: tuple[Any, ...], x: Tensor) -> _Made:
-        """Learn a view as PyTorch makes it."""
-        with _disable_current_modes(), torch.no_grad():
-            like = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
-            view = operator(like, *args[1:])
-        offset = int(x.storage_offset())
-        return _Made(0, tuple(view.shape), view.stride(), offset, x.dtype, is_view=True)
+        kind, parts = found
+        if kind is None:
+            return self._make(parts[0], tensors)
+        return kind([self._make(part, tensors) for part in parts])
 
     def _make(self, part: _Made, tensors: list[Tensor]) -> Tensor:
         if part.argument is not None and not part.is_view:
@@ -92,8 +127,9 @@ class ShapeMemo:
                 made = torch.empty_strided(part.size, part.stride, dtype=part.dtype, device="meta")
             else:
                 made = torch.empty((), dtype=part.dtype, device="meta")
-                storage = tensors[part.argument].untyped_storage()
-                made.set_(storage, part.offset, part.size, part.stride)
+                whole = tensors[part.argument]
+                offset = whole.storage_offset() + part.offset
+                made.set_(whole.untyped_storage(), offset, part.size, part.stride)
             fake: Tensor = Tensor._make_subclass(
                 FakeTensor, made, False, dispatch_device=True, device_for_backend_keys=_CPU
             )
@@ -110,33 +146,24 @@ _UNKNOWN: Any = object()
 
 
 def _key(
-    operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
+    learned: _Learned, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
 ) -> Hashable | None:
     """Return what decides the result's shape, and collect the tensors; None where something else
     decides it.
     """
-    matter = _numbers_matter(operator)
-    if matter is None:
+    if not learned.decided:
         return None
-    parts: list[Any] = [operator, torch.is_inference_mode_enabled()]
-    if not _append(args, parts, tensors, matter):
+    parts: list[Any] = [torch.is_inference_mode_enabled()]
+    if not _append(args, parts, tensors, learned):
         return None
     for name, value in kwargs.items():
         parts.append(name)
-        if not _append((value,), parts, tensors, matter):
+        if not _append((value,), parts, tensors, learned):
             return None
     return tuple(parts)
 
 
-@functools.cache
-def _numbers_matter(operator: Any) -> bool | None:
-    """Say whether a float argument may decide shapes; None where arguments don't suffice."""
-    if operator.namespace != "aten" or any(tag in operator.tags for tag in _NOT_FIXED):
-        return None
-    return torch.Tag.pointwise not in operator.tags
-
-
-def _append(values: Any, parts: list[Any], tensors: list[Tensor], numbers_matter: bool) -> bool:
+def _append(values: Any, parts: list[Any], tensors: list[Tensor], learned: _Learned) -> bool:
     for value in values:
         kind = type(value)
         if kind is FakeTensor or isinstance(value, FakeTensor):
@@ -146,14 +173,16 @@ def _append(values: Any, parts: list[Any], tensors: list[Tensor], numbers_matter
             if value.fake_device != _CPU:
                 return False
             tensors.append(value)
-            parts += (value.shape, value.stride(), value.storage_offset(), value.dtype)
+            parts += (value.shape, value.stride(), value.dtype)
+            if learned.offsets_matter:
+                parts.append(value.storage_offset())
         elif isinstance(value, Tensor):
             return False
         elif kind is list or kind is tuple:
             parts.append(len(value))
-            if not _append(value, parts, tensors, numbers_matter):
+            if not _append(value, parts, tensors, learned):
                 return False
-        elif kind is float and not numbers_matter:
+        elif kind is float and not learned.numbers_matter:
             parts.append(kind)
         elif isinstance(value, torch.Generator):
             parts.append(None)
@@ -162,14 +191,28 @@ def _append(values: Any, parts: list[Any], tensors: list[Tensor], numbers_matter
     return True
 
 
-def _learned(out: Any, tensors: list[Tensor]) -> tuple[type | None, _Recipe] | None:
+def _viewed(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Recipe:
+    """Learn a view as PyTorch makes it."""
+    x = args[0]
+    with _disable_current_modes(), torch.no_grad():
+        like = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+        out = operator(like, *args[1:], **kwargs)
+    views = [out] if isinstance(out, Tensor) else out
+    parts = tuple(
+        _Made(0, tuple(view.shape), view.stride(), int(view.storage_offset()), x.dtype, True)
+        for view in views
+    )
+    return None if isinstance(out, Tensor) else type(out), parts
+
+
+def _recipe(learned: _Learned, out: Any, tensors: list[Tensor]) -> _Recipe | None:
     """Return how to make a result again; None where shapes don't tell."""
     if isinstance(out, Tensor):
-        part = _part(out, tensors)
+        part = _part(learned, out, tensors)
         return None if part is None else (None, (part,))
     if not isinstance(out, tuple | list) or not all(isinstance(item, Tensor) for item in out):
         return None
-    parts = [_part(item, tensors) for item in out]
+    parts = [_part(learned, item, tensors) for item in out]
     # Results that share a storage of their own would have to be made together.
     storages = {item.untyped_storage()._cdata for item in out}
     own = [part for part in parts if part is not None and part.argument is None]
@@ -178,7 +221,7 @@ def _learned(out: Any, tensors: list[Tensor]) -> tuple[type | None, _Recipe] | N
     return list if isinstance(out, list) else tuple, tuple(p for p in parts if p is not None)
 
 
-def _part(out: Tensor, tensors: list[Tensor]) -> _Made | None:
+def _part(learned: _Learned, out: Tensor, tensors: list[Tensor]) -> _Made | None:
     if not isinstance(out, FakeTensor) or out.constant is not None or out.fake_device != _CPU:
         return None
     if out.layout is not torch.strided or out.is_conj() or out.is_neg():
@@ -190,8 +233,10 @@ def _part(out: Tensor, tensors: list[Tensor]) -> _Made | None:
     key = out.untyped_storage()._cdata
     for place, tensor in enumerate(tensors):
         if tensor.untyped_storage()._cdata == key:
-            if out.dtype != tensor.dtype:
+            # An operator that isn't known as a view may begin anywhere.
+            if out.dtype != tensor.dtype or not learned.offsets_matter:
                 return None
+            offset -= int(tensor.storage_offset())
             return _Made(place, shape, stride, offset, out.dtype, is_view=True)
     reach = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
     needed = 0 if 0 in shape else reach * out.dtype.itemsize

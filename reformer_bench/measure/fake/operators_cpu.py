@@ -5,13 +5,13 @@ B batch, H heads, L length, D head width.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from reformer_bench.measure.fake.by_operator import by_operator
 from reformer_bench.measure.fake.half_precision import (
     HALF_DTYPES,
     attention_bytes,
@@ -50,7 +50,7 @@ def table_note(version: str = torch.__version__) -> str | None:
     )
 
 
-@functools.cache
+@by_operator
 def is_known(operator: Any) -> bool:
     """Say whether what an operator holds was looked up: it has a formula, or was found to hold
     nothing. A view holds nothing.
@@ -65,11 +65,18 @@ def internal_bytes_on_cpu(
     operator: Any, out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> int:
     """Return the most bytes that an operator holds on the CPU beside its results and arguments."""
-    formula = _FORMULAS.get(operator.overloadpacket)
+    formula = _formula(operator)
     if formula is None:
         return 0
-    # Where a result is written to is no argument: it is the result.
-    return formula(out, *args, **{name: value for name, value in kwargs.items() if name != "out"})
+    if "out" in kwargs:
+        # Where a result is written to is no argument: it is the result.
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"}
+    return formula(out, *args, **kwargs)
+
+
+@by_operator
+def _formula(operator: Any) -> InternalBytes | None:
+    return _FORMULAS.get(operator.overloadpacket)
 
 
 def _layer_norm_backward(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reformer_bench.measure.fake.by_operator import by_operator
 from reformer_bench.measure.fake.operators_cpu_parts import (
     InternalBytes,
     contiguous_copies,
@@ -126,11 +127,16 @@ _KEPT = frozenset(
 )
 
 
+@by_operator
+def _may_keep(operator: Any) -> bool:
+    return operator in _KEPT
+
+
 def kept_elements(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """Return how many elements the memory of a reduced loss keeps: of those that shrink the tensor
     of each element's loss to one number, all; None for every other operator.
     """
-    if operator not in _KEPT:
+    if not _may_keep(operator):
         return None
     place = 3 if operator is _aten.binary_cross_entropy.default else 2
     reduction = kwargs.get("reduction", args[place] if len(args) > place else _MEAN)

@@ -50,6 +50,11 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def common_dtype(operands: Sequence[Any]) -> torch.dtype:
     """Return the dtype that an element-wise operator computes in (ATen/native/TypeProperties)."""
+    dtypes = {x.dtype for x in operands if isinstance(x, Tensor)}
+    if len(dtypes) == 1 and not any(isinstance(x, complex) for x in operands):
+        only = dtypes.pop()
+        if only.is_floating_point:
+            return only
     kind = ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT
     return elementwise_dtypes(*operands, type_promotion_kind=kind)[1]
 

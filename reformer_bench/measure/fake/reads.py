@@ -7,7 +7,6 @@ taken and noted; for others there is an error.
 
 from __future__ import annotations
 
-import functools
 import math
 import weakref
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from reformer_bench.measure.fake.by_operator import by_operator
 from reformer_bench.measure.fake.source import Use, model_place, running_frame, use_of_value
 from reformer_bench.measure.fake.values import MOST_ELEMENTS, KnownValues
 from reformer_bench.schema.errors import InputError
@@ -45,7 +45,7 @@ _GRAIN = 32768
 """The fewest elements that one thread takes (at::internal::GRAIN_SIZE)."""
 
 
-@functools.cache
+@by_operator
 def _kind(operator: Any) -> str | None:
     """Say what an operator has to do with values; None for nearly all: nothing."""
     packet = operator.overloadpacket

@@ -32,10 +32,15 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from reformer_bench.measure.fake.autograd import adds_in_place, single_holder, writes_in_place
+from reformer_bench.measure.fake.autograd import (
+    DispatchMode,
+    adds_in_place,
+    single_holder,
+    writes_in_place,
+)
+from reformer_bench.measure.fake.by_operator import by_operator
 from reformer_bench.measure.fake.composites import COMPOSITES
 from reformer_bench.measure.fake.devices import CPU, DeviceModel
 from reformer_bench.measure.fake.disguise import fake_tensors_in_disguise
@@ -232,7 +237,7 @@ class FakeRecording(Recording):
         self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs) + held_bytes)
         if self.device.kind == "cuda":
             self._worked += work_of(operator, out, args, kwargs)
-        formula = _flop_formulas().get(operator.overloadpacket)
+        formula = _flop_formula(operator)
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
 
@@ -326,7 +331,7 @@ class FakeRecording(Recording):
         return snapshot_of(self.timeline, self._explained)
 
 
-class _Follower(TorchDispatchMode):
+class _Follower(DispatchMode):
     """Shows a recording every operator that runs, above the mode that makes tensors fake."""
 
     def __init__(self, recording: FakeRecording) -> None:
@@ -351,14 +356,15 @@ class _Follower(TorchDispatchMode):
             return args[0].device
         if func is _DEVICE:
             return func(*args, **kwargs)
-        if func in COMPOSITES and self._recording.device.kind == "cpu":
+        composite = _composite(func)
+        if composite is not None and self._recording.device.kind == "cpu":
             with self:
-                return COMPOSITES[func](*args, **kwargs)
+                return composite(*args, **kwargs)
         self._scalars.settle()
-        if func is torch.ops.aten.add.Tensor:
+        if func is _ADD:
             into = adds_in_place(args, self._single)
             if into is not None:
-                func, args = torch.ops.aten.add_.Tensor, into
+                func, args = _ADD_, into
         func = writes_in_place(func)
         if func is _READ and _asked_by_optimizer():
             return _OPTIMIZERS_NUMBER
@@ -429,6 +435,7 @@ def record_fake_allocations(
 
 # Asked for by fake tensors themselves, in the middle of other operators.
 _DEVICE = torch.ops.prim.device.default
+_ADD, _ADD_ = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
 _READ = torch.ops.aten._local_scalar_dense.default
 _GROUPED = torch.ops.aten._grouped_mm.default
 _CLONE = torch.ops.aten.clone.default
@@ -458,6 +465,16 @@ def _asked_by_optimizer() -> bool:
 def _flop_formulas() -> dict[Any, Callable[..., int]]:
     ours = {operator: shape_wrapper(formula) for operator, formula in missing_formulas().items()}
     return {**flop_registry, **ours}
+
+
+@by_operator
+def _flop_formula(operator: Any) -> Callable[..., int] | None:
+    return _flop_formulas().get(operator.overloadpacket)
+
+
+@by_operator
+def _composite(operator: Any) -> Callable[..., Any] | None:
+    return COMPOSITES.get(operator)
 
 
 _REFUSALS: dict[type[Exception], str] = {

@@ -7,7 +7,6 @@ real tensors beside the fake ones, so that code which reads them gets the number
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+
+from reformer_bench.measure.fake.by_operator import by_operator
 
 _aten = torch.ops.aten
 MOST_ELEMENTS = 2**20
@@ -63,7 +64,7 @@ class _Rule:
     """The arguments that it writes to, by position or name."""
 
 
-@functools.cache
+@by_operator
 def _rule(operator: Any) -> _Rule:
     packet = operator.overloadpacket
     drawn = torch.Tag.nondeterministic_seeded in operator.tags
