@@ -57,6 +57,9 @@ def load_transformers(config: TargetConfig) -> Builds:
 
     def build(batch: int, length: int) -> BuiltModel:
         changed, words = _fitted(config, fields, made_of, length)
+        if getattr(model_class, "main_input_name", None) == "pixel_values":
+            changed, said = _fitted_vision(config, changed, length)
+            words |= said
         module = model_class(_made(config, changed))
         settings = {"library": library_version("transformers"), **words}
         return of_transformers(module, settings)
@@ -200,4 +203,21 @@ def _fitted(
         # Labels are moved behind it; saved models bring it, a type of model alone may not.
         changed[start] = getattr(made, "pad_token_id", None) or 0
         words[f"config.{start}"] = f"{changed[start]} instead of none, to shift labels by"
+    return changed, words
+
+
+def _fitted_vision(
+    config: TargetConfig, fields: dict[str, Any], length: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the fields with a vision part's picture as large as the length, and that in words.
+
+    A side that the user set is kept.
+    """
+    side = getattr(getattr(_made(config, fields), "vision_config", None), "image_size", None)
+    own = config.arguments.get("vision_config")
+    is_set = isinstance(own, dict) and "image_size" in own
+    if not isinstance(side, int) or side == length or is_set:
+        return fields, {}
+    changed = _merged(fields, {"vision_config": {"image_size": length}})
+    words = {"config.vision_config.image_size": f"{length} instead of {side}, for the length"}
     return changed, words

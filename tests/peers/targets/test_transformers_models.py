@@ -103,3 +103,15 @@ def test_wrong_names_are_said_with_the_nearest(tmp_path, monkeypatch):
     (tmp_path / "saved").mkdir()
     with pytest.raises(InputError, match=r"what lies here under this name is hf:\./saved"):
         built("hf:saved")
+
+
+VISION = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
+
+
+def test_the_picture_of_a_vision_part_is_as_large_as_the_length():
+    model = built("hf:clip", length=32, vision_config=VISION)
+    inputs = model.inputs(1, 32, CPU)
+    assert inputs["pixel_values"].shape == (1, 3, 32, 32)
+    assert model.own_loss(inputs).ndim == 0
+    said = model.settings["config.vision_config.image_size"]
+    assert said == "32 instead of 224, for the length"
