@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,21 @@ class _Layout:
         return torch.zeros(max(0, reach), dtype=self.dtype).as_strided(self.sizes, self.strides)
 
 
+@dataclass(frozen=True)
+class _State:
+    """What decides what a kernel holds besides its arguments."""
+
+    threads: int
+    onednn: bool
+    records_gradients: bool
+
+    @classmethod
+    def now(cls) -> _State:
+        return cls(
+            torch.get_num_threads(), bool(torch.backends.mkldnn.enabled), torch.is_grad_enabled()
+        )
+
+
 def _frozen(value: Any) -> Any:
     """Return an argument as what can be hashed and made again."""
     if isinstance(value, Tensor):
@@ -72,10 +87,10 @@ def _tensors(value: Any) -> list[Tensor]:
 
 @functools.cache
 def _held_in_run(
-    operator: Any, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...], _: Hashable
+    operator: Any, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...], state: _State
 ) -> tuple[int, tuple[int, ...]]:
     """Run an operator, and return the most bytes that it held with its results, and the bytes of
-    each result. The last argument is whatever else decides them."""
+    each result. The state is whatever else decides them."""
     with _disable_current_modes(), torch.random.fork_rng(devices=()):
         given, named = [_made(value) for value in args], {n: _made(v) for n, v in kwargs}
         if operator is _RNN_BACKWARD:
@@ -83,15 +98,12 @@ def _held_in_run(
 
         def run() -> Any:
             # An LSTM layer has a workspace only where gradients are recorded.
-            if operator is _RNN:
-                return operator(*given, **named)
-            with torch.no_grad():
+            with torch.set_grad_enabled(operator is _RNN and state.records_gradients):
                 return operator(*given, **named)
 
-        with torch.enable_grad():
-            run()  # What is made once only, with the first call, is not the operator's.
-            with record_cpu_allocations() as recording, recording.phase("forward"):
-                results = run()
+        run()  # What is made once only, with the first call, is not the operator's.
+        with record_cpu_allocations() as recording, recording.phase("forward"):
+            results = run()
         peak = recording.timeline.peak_of_step(0)
         sizes = tuple(x.untyped_storage().nbytes() for x in _tensors(results))
         return (0 if peak is None else peak.allocated_bytes), sizes
@@ -128,7 +140,7 @@ def _peak(
 ) -> int:
     frozen = tuple(map(_frozen, args))
     named = tuple((name, _frozen(value)) for name, value in kwargs.items())
-    state = (torch.get_num_threads(), torch.backends.mkldnn.enabled)
+    state = _State.now()
     whole = args[places[0]].shape[dim] if args[places[0]].dim() > dim else 1
     cost = _cost(args, out)
     if cost <= 1 or whole < 3:
@@ -158,9 +170,10 @@ def completed(operator: Any, out: Any, args: tuple[Any, ...]) -> Any:
     gradients of the two biases as two tensors. Other operators' results are returned as they are.
     """
     if operator is _RNN and isinstance(out[3], Tensor):
-        state = (torch.get_num_threads(), torch.backends.mkldnn.enabled)
+        state = _State.now()
         sizes = _held_in_run(operator, tuple(map(_frozen, args)), (), state)[1]
-        out[3].untyped_storage().resize_(sizes[3])
+        # Where no gradients are recorded, there is no workspace (mkldnn_rnn_layer).
+        out[3].untyped_storage().resize_(sizes[3] if len(sizes) > 3 else 0)
     if operator is _RNN_BACKWARD and out[3] is out[4]:
         return (*out[:4], torch.empty_like(out[3]), *out[5:])
     return out
@@ -204,6 +217,6 @@ NN_FORMULAS: dict[Any, Callable[..., int]] = {
 def _layer_bytes(operator: Any, out: Any, args: tuple[Any, ...]) -> int:
     """Count what one layer and direction of an LSTM holds besides its results and workspace."""
     given = args if operator is _RNN else (*args[:-1], None)
-    state = (torch.get_num_threads(), torch.backends.mkldnn.enabled)
+    state = _State.now()
     peak = _held_in_run(operator, tuple(map(_frozen, given)), (), state)[0]
     return max(0, peak - sum(x.untyped_storage().nbytes() for x in _tensors(out)))

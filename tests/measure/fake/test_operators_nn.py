@@ -63,3 +63,16 @@ def test_a_large_convolution_is_predicted_from_smaller_batches():
     sizes = (40, 8, 32, 32)
     measured = peaks(record_cpu_allocations, build, sizes)
     assert peaks(record_fake_allocations, build, sizes) == measured
+
+
+def test_an_lstm_without_gradients_is_predicted_to_the_byte():
+    def peak(recorder) -> list[int]:
+        gc.collect()
+        with recorder() as recording, torch.no_grad():
+            model, x = nn.LSTM(16, 24), torch.randn(12, 4, 16)
+            with recording.phase("forward"):
+                out = model(x)
+            del out
+        return [found.allocated_bytes for found in recording.allocator_memory().cold]
+
+    assert peak(record_fake_allocations) == peak(record_cpu_allocations)
