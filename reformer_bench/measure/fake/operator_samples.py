@@ -55,7 +55,11 @@ def compare_operators(names: Collection[str] = ()) -> Iterator[OperatorCompariso
     missing = set(names)
     with _disable_current_modes(), torch.no_grad():
         for operator, arguments in _samples():
-            known_as = {str(operator), str(operator.overloadpacket), operator.overloadpacket.__name__}
+            known_as = {
+                str(operator),
+                str(operator.overloadpacket),
+                operator.overloadpacket.__name__,
+            }
             if names and known_as.isdisjoint(names):
                 continue
             missing -= known_as

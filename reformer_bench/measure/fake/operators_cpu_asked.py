@@ -22,7 +22,19 @@ _OF_MATRICES = (
     *("_linalg_det", "_linalg_slogdet", "linalg_lu", "lu_unpack", "linalg_matrix_exp"),
     *("cholesky_inverse", "cholesky_solve", "linalg_solve_triangular", "linalg_ldl_factor_ex"),
 )
-_OF_ROWS = ("multinomial", "normal")
+
+
+def _normal(out: Any, /, mean: Any, std: Any = 1.0, *rest: Any, **kwargs: Any) -> int:
+    """Count a draw whose mean, deviation or both are tensors; with neither, nothing is held."""
+    of_tensors = {
+        (True, False): _aten.normal.Tensor_float,
+        (False, True): _aten.normal.float_Tensor,
+        (True, True): _aten.normal.Tensor_Tensor,
+    }
+    overload = of_tensors.get((isinstance(mean, Tensor), isinstance(std, Tensor)))
+    if overload is None:
+        return 0
+    return asked_of_batch(overload, 2)(out, mean, std, *rest, **kwargs)
 
 
 def _transformed(packet: Any) -> InternalBytes:
@@ -38,7 +50,8 @@ def _transformed(packet: Any) -> InternalBytes:
 
 FORMULAS: dict[Any, InternalBytes] = {
     **{p: asked_of_batch(p, 3) for p in (getattr(_aten, name) for name in _OF_MATRICES)},
-    **{p: asked_of_batch(p, 2) for p in (getattr(_aten, name) for name in _OF_ROWS)},
+    _aten.multinomial: asked_of_batch(_aten.multinomial, 2),
+    _aten.normal: _normal,
     **{p: _transformed(p) for p in (_aten._fft_r2c, _aten._fft_c2r, _aten._fft_c2c)},
     _aten.isin: asked_of_batch(_aten.isin, 99),
 }

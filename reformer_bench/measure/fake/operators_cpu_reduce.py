@@ -66,7 +66,7 @@ def _accumulated(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
 
 def _vector_norm(out: Tensor, /, x: Tensor, order: float = 2, *_: Any, **__: Any) -> int:
     """Count the copy in the result's dtype; of single elements, how many aren't zero is asked with
-    a wrapped 0 (LinearAlgebra.cpp, linalg_vector_norm_out).
+    a wrapped 0 (observed).
     """
     single = wrapped_bytes(0, x.dtype) if order == 0 and x.numel() == out.numel() else 0
     return max(_accumulated(out, x), single)
