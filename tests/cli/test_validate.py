@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from reformer_bench.cli.exits import Exit
 from reformer_bench.cli.main import main
 from reformer_bench.measure.fake import operator_samples
@@ -9,9 +11,10 @@ from reformer_bench.measure.fake import operator_samples
 
 def validate(capsys, *names, output_format="table"):
     options = [word for name in names for word in ("--operator", name)]
-    code = main(["validate", "--operators", *options, "--format", output_format])
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", "--operators", *options, "--format", output_format])
     out, err = capsys.readouterr()
-    return code, out, err
+    return ended.value.code, out, err
 
 
 def test_chosen_operators_are_compared(capsys):
