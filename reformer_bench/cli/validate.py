@@ -75,6 +75,13 @@ _SHARE_OF_FREE_MEMORY = 1 / 4
     help="Compare instead, operator by operator, what each holds inside with the table of "
     "formulas; exit with 1 where any differs.",
 )
+@click.option(
+    "--operator",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="With --operators: only this one, e.g. cumsum. Repeatable.",
+)
 @format_option("table", "json", text="JSON is for other programs.")
 def validate(
     seq_len: str | None,
@@ -84,6 +91,7 @@ def validate(
     threads: int,
     max_error: str | None,
     operators: bool,
+    names: tuple[str, ...],
     output_format: str,
     **options: Any,
 ) -> int:
@@ -95,7 +103,9 @@ def validate(
     error, and what the peak of the worst case is made of.
     """
     if operators:
-        return _operators(threads, output_format)
+        return _operators(names, threads, output_format)
+    if names:
+        raise InputError("--operator: needs --operators")
     bound = None if max_error is None else _share(max_error)
     lines: list[str] = []
     left_out: list[NotCompared] = []
@@ -120,11 +130,11 @@ def validate(
     return 0
 
 
-def _operators(threads: int, output_format: str) -> int:
+def _operators(names: Sequence[str], threads: int, output_format: str) -> int:
     """Compare the table of formulas with this machine."""
     from reformer_bench.run.validate import compare_operators
 
-    found = compare_operators(n_threads=threads)
+    found = compare_operators(names, n_threads=threads)
     wrong = [one for one in found if one.differs]
     n_operators = len({one.operator for one in found})
     if output_format == "json":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -37,14 +37,16 @@ def compare(case: Case, *, n_threads: int = 1) -> Comparison:
         torch.set_num_threads(before)
 
 
-def compare_operators(*, n_threads: int = 1) -> list[OperatorComparison]:
+def compare_operators(
+    names: Collection[str] = (), *, n_threads: int = 1
+) -> list[OperatorComparison]:
     """Compare, for samples of operators on the CPU with that many threads, what each holds inside
-    with what the table of formulas says.
+    with what the table of formulas says; with names, of these operators only.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
-        return list(operator_samples.compare_operators())
+        return list(operator_samples.compare_operators(names))
     finally:
         torch.set_num_threads(before)
 

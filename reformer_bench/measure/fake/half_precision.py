@@ -146,7 +146,8 @@ class _Layout:
     def tensor(self) -> Tensor:
         """Return a tensor without values, which decide no size; untouched, it takes no memory."""
         reach = 1 + sum((n - 1) * step for n, step in zip(self.sizes, self.strides, strict=True))
-        return torch.empty(reach, dtype=self.dtype).as_strided(self.sizes, self.strides)
+        empty = torch.empty(max(0, reach), dtype=self.dtype)
+        return empty.as_strided(self.sizes, self.strides)
 
 
 def _order(x: Tensor) -> str:

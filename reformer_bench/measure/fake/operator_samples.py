@@ -6,7 +6,7 @@ thread takes, transposed, of other dtypes, in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from reformer_bench.measure.fake.operators_cpu_elementwise import (
     WITH_NUMBERS_KEPT,
     WITH_NUMBERS_WRAPPED,
 )
+from reformer_bench.schema.errors import InputError
 
 _aten = torch.ops.aten
 _SHAPES = ((3, 5), (200, 300))
@@ -45,11 +46,26 @@ class OperatorComparison:
         return self.expected_bytes != self.measured_bytes
 
 
-def compare_operators() -> Iterator[OperatorComparison]:
-    """Run each sample on this machine, with PyTorch's present number of threads."""
+def compare_operators(names: Collection[str] = ()) -> Iterator[OperatorComparison]:
+    """Run each sample on this machine, with PyTorch's present number of threads.
+
+    With names, such as ``cumsum`` or ``aten.cumsum.default``, only samples of these operators.
+    Raises InputError for a name of which there is no sample.
+    """
+    missing = set(names)
     with _disable_current_modes(), torch.no_grad():
         for operator, arguments in _samples():
+            known_as = {
+                str(operator),
+                str(operator.overloadpacket),
+                operator.overloadpacket.__name__,
+            }
+            if names and known_as.isdisjoint(names):
+                continue
+            missing -= known_as
             yield _compared(operator, arguments)
+    if missing:
+        raise InputError(f"no sample of operator {', '.join(sorted(missing))}")
 
 
 def _compared(operator: Any, arguments: Arguments) -> OperatorComparison:
@@ -92,6 +108,7 @@ def _samples() -> Iterator[tuple[Any, Arguments]]:
         yield from _loss_samples(x)
         yield from _product_samples(x)
         yield from _list_samples(x)
+        yield from _asked_samples(x)
 
 
 def _elementwise_samples() -> Iterator[tuple[Any, Arguments]]:
@@ -109,10 +126,8 @@ def _elementwise_samples() -> Iterator[tuple[Any, Arguments]]:
             yield from _callable(f"{name}.default", pairs)
             yield from _callable(f"{name}_.Tensor", ((x, half), (half, x), (x, 2.0)))
         for name in WITH_NUMBERS_KEPT:
-            samples = ((half, half), (x, 0.5), (whole, 1), (whole, 0.5))
-            # oneDNN's kernel for bfloat16 copies an operand of float32; no model has such a pair.
-            mixed = () if name == "gelu_backward" else ((x, half),)
-            yield from _callable(f"{name}.default", (*samples, *mixed))
+            samples = ((half, half), (x, 0.5), (whole, 1), (whole, 0.5), (x, half), (half, x))
+            yield from _callable(f"{name}.default", samples)
             yield from _callable(f"{name}.Tensor", ((x, half), (half, x)))
         yield from (
             (_aten.div.Tensor, pair) for pair in ((x, 2.0), (whole, whole), (whole, 3), (x, half))
@@ -159,6 +174,7 @@ def _reduction_samples(x: Tensor) -> Iterator[tuple[Any, Arguments]]:
         yield _aten.amax.default, (y, [])
         yield _aten.logsumexp.default, (y, [1])
         yield _aten.linalg_vector_norm.default, (y,)
+        yield _aten.linalg_vector_norm.default, (y[0, 0], 0)
         yield _aten.std.correction, (y,)
         yield _aten.var.correction, (y, [1])
         yield _aten.sort.default, (y,)
@@ -244,3 +260,26 @@ def _list_samples(x: Tensor) -> Iterator[tuple[Any, Arguments]]:
     yield _aten._foreach_sqrt.default, (tensors,)
     yield _aten._foreach_addcmul_.Scalar, (tensors, tensors, tensors, 0.1)
     yield _aten._foreach_zero_.default, (tensors,)
+
+
+def _asked_samples(x: Tensor) -> Iterator[tuple[Any, Arguments]]:
+    n = min(x.shape[0], 40)
+    square = torch.eye(n).expand(3, n, n).contiguous()
+    for y in (x, x.double()):
+        yield _aten.multinomial.default, (y, 2)
+        yield _aten.multinomial.default, (y, 2, True)
+        yield _aten.normal.Tensor_float, (y,)
+        yield _aten.normal.Tensor_Tensor, (y, y)
+        yield _aten._fft_r2c.default, (y, [1], 0, True)
+        yield _aten._fft_c2r.default, (y + 0j, [1], 0, 2 * y.shape[1] - 2)
+        yield _aten._fft_c2c.default, (y + 0j, [0, 1], 0, True)
+        yield _aten.isin.Tensor_Tensor, (y, y[0])
+    yield _aten.linalg_inv_ex.default, (square,)
+    yield _aten._linalg_solve_ex.default, (square, square[..., :1])
+    yield _aten.linalg_qr.default, (square,)
+    yield _aten._linalg_svd.default, (square,)
+    yield _aten._linalg_eigh.default, (square,)
+    yield _aten._linalg_det.default, (square,)
+    yield _aten.linalg_lu.default, (square,)
+    yield _aten.cholesky_inverse.default, (square,)
+    yield _aten.cholesky_solve.default, (square, square)

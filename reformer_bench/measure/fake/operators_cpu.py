@@ -18,6 +18,7 @@ from reformer_bench.measure.fake.half_precision import (
     is_read_by_blas,
     product_bytes,
 )
+from reformer_bench.measure.fake.operators_cpu_asked import FORMULAS as ASKED
 from reformer_bench.measure.fake.operators_cpu_elementwise import FORMULAS as ELEMENTWISE
 from reformer_bench.measure.fake.operators_cpu_foreach import FORMULAS as FOREACH
 from reformer_bench.measure.fake.operators_cpu_index import FORMULAS as INDEX
@@ -204,4 +205,5 @@ _FORMULAS: dict[Any, InternalBytes] = {
     _aten.addmv: _added_vector_product,
     _aten._grouped_mm: grouped_bytes,
     **NN_FORMULAS,
+    **ASKED,
 }

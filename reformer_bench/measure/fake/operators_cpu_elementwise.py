@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reformer_bench.measure.fake.half_precision import computes_natively
 from reformer_bench.measure.fake.operators_cpu_parts import (
     InternalBytes,
     common_dtype,
@@ -120,6 +121,19 @@ def _ldexp(out: Tensor, /, a: Tensor, b: Tensor) -> int:
     return power + max(converted_bytes(a, out.dtype), making - tensor_bytes(out))
 
 
+def _gelu_backward(
+    out: Tensor, /, dy: Tensor, x: Tensor, *, approximate: str = "none", **options: Any
+) -> int:
+    """Count, where dy and x differ in dtype and oneDNN computes (Activation.cpp,
+    gelu_backward_out_cpu), dy and the result in the dtype of x beside the conversions.
+    """
+    converted = _numbers_stay(out, dy, x, **options)
+    native = x.dtype is torch.float32 or (x.dtype is torch.bfloat16 and computes_natively(x.dtype))
+    if dy.dtype == x.dtype or approximate != "none" or not native or not x.is_contiguous():
+        return converted
+    return converted + converted_bytes(dy, x.dtype) + converted_bytes(out, x.dtype)
+
+
 WITH_NUMBERS_WRAPPED = (
     *("add", "sub", "rsub", "mul", "fmod", "remainder", "atan2", "logaddexp", "floor_divide"),
     *("lt", "le", "gt", "ge", "eq", "ne", "maximum", "minimum", "fmax", "fmin", "logaddexp2"),
@@ -155,6 +169,7 @@ FORMULAS: dict[Any, InternalBytes] = {
     _aten.rad2deg: _in_degrees,
     _aten.ldexp: _ldexp,
 }
+"""Filled below with the operators of each group."""
 
 
 def _fill() -> None:
@@ -174,3 +189,4 @@ def _fill() -> None:
 
 
 _fill()
+FORMULAS[_aten.gelu_backward] = _gelu_backward

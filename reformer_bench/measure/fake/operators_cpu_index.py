@@ -260,7 +260,20 @@ def _native_dropout(out: Any, /, x: Tensor, p: float, train: bool | None) -> int
     return tensor_bytes(x) if train is not False and x.numel() and p not in (0, 1) else 0
 
 
+def _copy_of_view(view: Any) -> InternalBytes:
+    """Return the formula of the copying form of a view, such as ``t_copy``: the block through
+    which a transposed matrix is copied to rows (observed).
+    """
+    return lambda out, /, *args, **kwargs: transposing_bytes(view(*args, **kwargs))
+
+
 FORMULAS: dict[Any, InternalBytes] = {
+    _aten.alias_copy: _copy_of_view(_aten.alias),
+    _aten.as_strided_copy: _copy_of_view(_aten.as_strided),
+    _aten.permute_copy: _copy_of_view(_aten.permute),
+    _aten.squeeze_copy: _copy_of_view(_aten.squeeze),
+    _aten.t_copy: _copy_of_view(_aten.t),
+    _aten.transpose_copy: _copy_of_view(_aten.transpose),
     _aten.clone: _clone,
     _aten._to_copy: _clone,
     _aten.copy_: _copy,

@@ -46,9 +46,13 @@ class _Layout:
         return _Layout(sizes, strides, self.dtype)
 
     def tensor(self) -> Tensor:
-        """Return a tensor of zeros, so that values that are indices or counts are allowed ones."""
+        """Return a tensor of values that any operator allows: zeros for indices and counts, ones
+        for probabilities and deviations.
+        """
         reach = 1 + sum((n - 1) * step for n, step in zip(self.sizes, self.strides, strict=True))
-        return torch.zeros(max(0, reach), dtype=self.dtype).as_strided(self.sizes, self.strides)
+        fill = 1 if self.dtype.is_floating_point or self.dtype.is_complex else 0
+        values = torch.full((max(0, reach),), fill, dtype=self.dtype)
+        return values.as_strided(self.sizes, self.strides)
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,28 @@ def _asked(operator: Any, places: tuple[int, ...], dim: int = 0) -> Callable[...
     def formula(out: Any, /, *args: Any, **kwargs: Any) -> int:
         made = sum(x.numel() * x.element_size() for x in _tensors(out))
         return max(0, _peak(operator, places, dim, args, kwargs, out) - made)
+
+    return formula
+
+
+def asked_of_batch(operator: Any, batch_from: int) -> Callable[..., int]:
+    """Return the formula of an operator, or of the overload that its arguments choose, whose first
+    dimension is a batch where the first argument has at least ``batch_from`` dimensions, and every
+    tensor has it. Where that isn't so, the operator is run at its full size.
+    """
+
+    def formula(out: Any, /, *args: Any, **kwargs: Any) -> int:
+        kwargs.pop("generator", None)  # Trials don't draw from the user's own generator.
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        places = tuple(i for i, x in enumerate(args) if isinstance(x, Tensor))
+        dims = {x.dim() for x in tensors}
+        rows = {x.shape[0] for x in tensors if x.dim()}
+        made = sum(x.numel() * x.element_size() for x in _tensors(out))
+        if min(dims) >= batch_from and len(dims) == len(rows) == 1:
+            return max(0, _peak(operator, places, 0, args, kwargs, out) - made)
+        state = (torch.get_num_threads(), torch.backends.mkldnn.enabled)
+        named = tuple((name, _frozen(value)) for name, value in kwargs.items())
+        return max(0, _held_in_run(operator, tuple(map(_frozen, args)), named, state)[0] - made)
 
     return formula
 

@@ -60,8 +60,16 @@ def _distance(out: Tensor, /, a: Tensor, b: Tensor, *_: Any) -> int:
 
 
 def _accumulated(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
-    """Count the copy in the result's dtype (cumsum, cumprod, linalg_vector_norm)."""
+    """Count the copy in the result's dtype (cumsum, cumprod)."""
     return 0 if x.dtype.is_complex else converted_bytes(x, out.dtype)
+
+
+def _vector_norm(out: Tensor, /, x: Tensor, order: float = 2, *_: Any, **__: Any) -> int:
+    """Count the copy in the result's dtype; of single elements, how many aren't zero is asked with
+    a wrapped 0 (observed).
+    """
+    single = wrapped_bytes(0, x.dtype) if order == 0 and x.numel() == out.numel() else 0
+    return max(_accumulated(out, x), single)
 
 
 def _mean(out: Tensor, /, x: Tensor, *_: Any, **__: Any) -> int:
@@ -151,7 +159,7 @@ FORMULAS: dict[Any, InternalBytes] = {
         _reduced,
     ),
     **dict.fromkeys((_aten.cumsum, _aten.cumsum_, _aten.cumprod, _aten.cumprod_), _accumulated),
-    _aten.linalg_vector_norm: _accumulated,
+    _aten.linalg_vector_norm: _vector_norm,
     _aten.sum: _summed,
     _aten.dist: _distance,
     _aten.mean: _mean,
