@@ -1,4 +1,4 @@
-"""Keeps transformers' remarks on configurations that nobody here wrote out of a command's output."""
+"""Keeps transformers' remarks on configurations out of what a command prints."""
 
 from __future__ import annotations
 

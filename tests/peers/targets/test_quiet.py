@@ -17,8 +17,10 @@ def as_set_by_nobody(monkeypatch):
 
 
 def test_only_errors_are_said_inside_and_all_again_after_a_failure():
-    with pytest.raises(KeyError), errors_only():
+    with errors_only():
         assert logging.get_verbosity() == logging.ERROR
+    assert logging.get_verbosity() == logging.WARNING
+    with pytest.raises(KeyError), errors_only():
         raise KeyError
     assert logging.get_verbosity() == logging.WARNING
 
