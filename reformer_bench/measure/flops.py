@@ -90,6 +90,9 @@ def _products(
     device: torch.device, dtype: torch.dtype, largest: int, budget_s: float = 0.25
 ) -> Iterator[tuple[int, float]]:
     """Yield (size, seconds) of products of growing size, then of repeats, while time is left."""
+    # Not of a product: the device's context, its libraries and their handles, which take seconds.
+    tiny = torch.ones(16, 16, device=device, dtype=dtype)
+    _timed_product(tiny, torch.empty_like(tiny))
     began = time.perf_counter()
     size, seconds = 256, 0.0
     while True:

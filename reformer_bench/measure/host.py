@@ -32,6 +32,7 @@ _HOST_WORDS = (
 _DEVICE_WORDS = (
     "CUDA out of memory",
     "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )

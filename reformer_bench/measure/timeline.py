@@ -19,9 +19,10 @@ IntArray = npt.NDArray[np.int64]
 LabelKind = Literal["parameters", "gradients", "optimizer"]
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 Source = Literal["cuda-allocator", "cpu-allocator-events", "fake-tensor"]
-COLD, WARM = 0, 1
-"""The numbers of the profiled steps: the first of a process, to which the build counts, and a later
-one, in which gradients and optimizer state already have their places."""
+COLD, WARM, TRACED = 0, 1, 2
+"""The numbers of the profiled steps: the first of a process, to which the build counts; a later
+one, in which gradients and optimizer state already have their places; and on CUDA, after everything
+that is timed, one more whose every allocation is traced."""
 Event = tuple[int, int, int]
 """The time in ns, the address, and the bytes, which are negative when freed."""
 

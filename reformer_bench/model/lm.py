@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reformer_bench.model.attention.kernels import chosen_kernel
+from reformer_bench.model.attention.kernels import chosen_kernel, why_not_triton
 from reformer_bench.model.embedding import Embedding
 from reformer_bench.model.head import OutputHead, chunked_loss
 from reformer_bench.model.layer import Layer
@@ -35,7 +35,7 @@ from reformer_bench.model.sublayer import (
     seeded_dropout,
 )
 from reformer_bench.model.tensors import Tensors, compute_dtype, detached_parameters
-from reformer_bench.schema.model import Attention, ModelConfig, Residual
+from reformer_bench.schema.model import Attention, LshKernel, ModelConfig, Residual
 
 
 def _parameter_dtype(config: ModelConfig) -> torch.dtype:
@@ -181,6 +181,9 @@ class ReformerLM(nn.Module):
                 device = self.embedding.tokens.weight.device
                 name, _ = chosen_kernel(attention.settings, device, attention.compute_dtype)
                 found[f"{attention.kind}_kernel"] = name.value
+                reason = why_not_triton(attention.settings, device, attention.compute_dtype)
+                if reason is not None and attention.settings.lsh_kernel is LshKernel.AUTO:
+                    found[f"{attention.kind}_kernel_reason"] = reason
         return found
 
     @property

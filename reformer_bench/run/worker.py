@@ -16,7 +16,7 @@ from reformer_bench.measure.clock import StepClock
 from reformer_bench.measure.host import HighWaterMark, is_out_of_memory
 from reformer_bench.measure.nvml import NvmlSampler, open_nvml
 from reformer_bench.measure.profile import Recording, record_build, record_step, without_context
-from reformer_bench.measure.timeline import COLD, WARM
+from reformer_bench.measure.timeline import COLD, TRACED, WARM
 from reformer_bench.peers.targets.failures import failure_words
 from reformer_bench.run import limits
 from reformer_bench.run.executor import COUNTED_STEP_MS, Description, WorkOrder, n_warmup_steps
@@ -128,7 +128,7 @@ def _measure(order: WorkOrder, device: torch.device, found: _Findings) -> None:
         torch.cuda.set_device(device)
     found.limit = limits.impose(device, order.memory_budget_bytes)
     try:
-        workload, last = _recorded_steps(order, device, sampler, found)
+        recording, workload, last = _recorded_steps(order, device, sampler, found)
     finally:
         if sampler is not None:
             sampler.stop()
@@ -141,13 +141,42 @@ def _measure(order: WorkOrder, device: torch.device, found: _Findings) -> None:
         found.flops = flops.count_flops(lambda: workload.step(without_context))
         found.n_before += 1
     _time_steps(workload, device, order, last, found)
+    _trace(recording, workload, device, found)
     if case.workload == "attention" and case.config.kind(0) is Attention.LSH:
+        _judge(order, device, found)
+
+
+def _trace(
+    recording: Recording, workload: Workload, device: torch.device, found: _Findings
+) -> None:
+    """Run one more step on CUDA with every allocation traced, for the breakdown of the peak.
+
+    What goes wrong here takes nothing from what was measured before: it becomes a setting.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        record_step(recording, workload, TRACED)
+    except Exception as error:
+        found.settings["breakdown"] = f"not traced: {_shortened(_in_one_line(error))}"
+    allocator = recording.allocator_memory()
+    found.memory = found.memory.model_copy(update={"allocator": allocator})
+
+
+def _judge(order: WorkOrder, device: torch.device, found: _Findings) -> None:
+    """Measure how near LSH attention comes to full attention; a failure becomes a setting, since
+    all else is measured.
+    """
+    case = order.case
+    try:
         found.quality = lsh_quality(case.config, case.length, device, case.seed)
+    except Exception as error:
+        found.settings["quality"] = f"not measured: {_shortened(_in_one_line(error))}"
 
 
 def _recorded_steps(
     order: WorkOrder, device: torch.device, sampler: NvmlSampler | None, found: _Findings
-) -> tuple[Workload, StepSample]:
+) -> tuple[Recording, Workload, StepSample]:
     """Run the probed steps inside a recording; what it has is kept when they fail as well."""
     mark = HighWaterMark()
     mark.start()
@@ -158,7 +187,7 @@ def _recorded_steps(
     try:
         with recorder as recording:
             try:
-                return _probed_steps(order, device, recording, sampler, found)
+                return recording, *_probed_steps(order, device, recording, sampler, found)
             finally:
                 # Reading the recording, as the block ends, takes memory that isn't the case's.
                 found.memory = Memory(host=mark.stop())
@@ -238,7 +267,7 @@ def _start_nvml(device: torch.device, found: _Findings) -> NvmlSampler | None:
 
 
 def _outcome(error: Exception | SystemExit, case: Case, found: _Findings) -> tuple[Outcome, str]:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _in_one_line(error)
     ran_out = None
     if isinstance(error, Exception):
         ran_out = is_out_of_memory(error, case.device_kind)
@@ -254,6 +283,10 @@ def _outcome(error: Exception | SystemExit, case: Case, found: _Findings) -> tup
     # What torch puts before it is the place in its own source.
     text = text.rpartition("err == 0. ")[2]
     return Outcome(ran_out), _shortened(text) + limit
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _shortened(text: str) -> str:

@@ -85,9 +85,12 @@ def test_products_inside_the_fused_kernel_are_counted(workload):
         for kernel in ("eager", "triton")
         for n_hashes in (1, 4)
     }  # fmt: skip
-    assert flops["triton", 4] == pytest.approx(flops["eager", 4], rel=0.05)
+    # Its backward pass computes scores and their gradients twice, for queries and for keys.
+    assert flops["eager", 4] <= flops["triton", 4] < 1.1 * flops["eager", 4]
     rounds = {kernel: flops[kernel, 4] - flops[kernel, 1] for kernel in ("eager", "triton")}
-    assert rounds["triton"] == pytest.approx(rounds["eager"], rel=0.05)
+    # Of nine products of a training step's two passes and one recomputation, eleven.
+    more = 11 / 9 if workload == "train_step" else 1.0
+    assert rounds["triton"] == pytest.approx(more * rounds["eager"], rel=0.05)
 
 
 def test_buffers_of_each_thread_are_counted():

@@ -1,4 +1,4 @@
-"""CudaRecording: what torch's CUDA allocator held in each phase, and the warm step traced."""
+"""CudaRecording: what torch's CUDA allocator held in each phase, and one more step traced."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.utils.weak import TensorWeakRef
 
 from reformer_bench.measure.allocator.profiler import AllocationTrace
 from reformer_bench.measure.profile import Recording
-from reformer_bench.measure.timeline import COLD, WARM, LabelKind, Timeline, known_phase
+from reformer_bench.measure.timeline import COLD, TRACED, WARM, LabelKind, Timeline, known_phase
 from reformer_bench.schema.record import AllocatorMemory, Breakdown, Phase, PhasePeak
 
 
 class CudaRecording(Recording):
-    """The allocator's peaks in each phase, and a trace of the warm step for the breakdown.
+    """The allocator's peaks in each phase, and a trace of one more step for the breakdown.
 
     It is made by ``record_cuda_allocations``. Peaks are the allocator's statistics, reset before
     each phase; they cost nothing, and count what was alive before the phase.
@@ -28,9 +28,9 @@ class CudaRecording(Recording):
         self._peaks: list[tuple[int, PhasePeak]] = []
         self._labelled: list[tuple[LabelKind, TensorWeakRef]] = []
         self._trace: AllocationTrace | None = None
-        """While the warm step runs."""
+        """While the traced step runs."""
         self.timeline: Timeline | None = None
-        """The warm step's events, in the allocator's own block sizes, once it has run."""
+        """The traced step's events, in the allocator's own block sizes, once it has run."""
 
     @contextmanager
     def phase(self, name: str, step: int = COLD) -> Iterator[None]:
@@ -64,11 +64,13 @@ class CudaRecording(Recording):
 
     @contextmanager
     def step(self, number: int, module: nn.Module) -> Iterator[None]:
-        """Trace the warm step, allocation by allocation, on top of the blocks in use before it.
+        """Trace the step that is there for it, allocation by allocation, on top of the blocks that
+        are in use before it.
 
-        The trace costs time and host memory, so that the cold step is left alone.
+        The trace costs time and host memory, and some versions of CUPTI stay attached after it: no
+        other step is traced, and this one comes after those that are timed.
         """
-        if number != WARM:
+        if number != TRACED:
             yield
             return
         trace = AllocationTrace(self._device)
@@ -89,8 +91,8 @@ class CudaRecording(Recording):
             self.timeline = trace.timeline
 
     def allocator_memory(self) -> AllocatorMemory | None:
-        """Return the record's part, with the warm step's breakdown; None where the cold step has no
-        phases.
+        """Return the record's part, with the breakdown of the traced step once it has run; None
+        where the cold step has no phases.
         """
         cold = self._peaks_of(COLD)
         if not cold:
@@ -108,8 +110,8 @@ class CudaRecording(Recording):
         return tuple(peak for found, peak in self._peaks if found == step)
 
     def _breakdown(self) -> tuple[Breakdown | None, Phase | None]:
-        """Return the breakdown, if the trace agrees with the statistics to the byte."""
-        peak = None if self.timeline is None else self.timeline.peak_of_step(WARM)
+        """Return the breakdown, if the trace agrees with the warm step's statistics to the byte."""
+        peak = None if self.timeline is None else self.timeline.peak_of_step(TRACED)
         if self.timeline is None or peak is None or peak.phase is None:
             return None, None
         if peak.allocated_bytes != max(part.allocated_bytes for part in self._peaks_of(WARM)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -347,7 +348,7 @@ class _Follower(TorchDispatchMode):
                 func, args = torch.ops.aten.add_.Tensor, into
         func = writes_in_place(func)
         if func is _READ and _asked_by_optimizer():
-            return 1.0
+            return _OPTIMIZERS_NUMBER
         if func is not _LIFT and (has_real(args) or has_real(kwargs.values())):
             args = self._outside.exchanged(args)
             kwargs = {name: self._outside.exchanged(value) for name, value in kwargs.items()}
@@ -393,6 +394,9 @@ def record_fake_allocations(
     recording = FakeRecording(device, explain=explain)
     with ExitStack() as stack:
         stack.enter_context(_explained(recording.reads))
+        # Copying a tensor deeply asks whether it has data; that is no reader's concern.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         stack.enter_context(imports_unrecorded())
         stack.enter_context(fake_tensors_in_disguise())
         stack.enter_context(arrays_answered(recording.reads.as_numpy))
@@ -413,6 +417,9 @@ _READ = torch.ops.aten._local_scalar_dense.default
 _GROUPED = torch.ops.aten._grouped_mm.default
 _CLONE = torch.ops.aten.clone.default
 _LIFT = torch.ops.aten.lift_fresh.default
+_OPTIMIZERS_NUMBER = 0.5
+"""What an optimizer reads from a tensor of its own: neither 0 nor 1, since NAdam divides by what it
+lacks to 1."""
 _OPTIMIZERS = str(Path(torch.optim.__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
 

@@ -15,7 +15,6 @@ from reformer_bench.model.attention.common import AttentionSettings
 from reformer_bench.model.attention.kernels.rounds import (
     ChunkKernel,
     Rounds,
-    sees_only_itself,
     wide_dtype,
 )
 from reformer_bench.model.attention.plan import Bias, ChunkPlan
@@ -34,38 +33,19 @@ class _ChunkedAttention(torch.autograd.Function):
         settings: AttentionSettings,
         kernel: ChunkKernel,
     ) -> Tensor:
-        out_BLGD, normaliser_NL = kernel.forward(Rounds.of(qkv_BLGc, plan, bias, settings))
+        out_BLGD, normaliser = kernel.forward(Rounds.of(qkv_BLGc, plan, bias, settings))
         ctx.plan, ctx.bias, ctx.settings, ctx.kernel = plan, bias, settings, kernel
-        ctx.save_for_backward(qkv_BLGc, out_BLGD, normaliser_NL)
+        ctx.save_for_backward(qkv_BLGc, out_BLGD, normaliser)
         return out_BLGD
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        qkv_BLGc, out_BLGD, normaliser_NL = ctx.saved_tensors
+        qkv_BLGc, out_BLGD, normaliser = ctx.saved_tensors
         rounds = Rounds.of(qkv_BLGc, ctx.plan, ctx.bias, ctx.settings)
-        dqkv_Pc = _backward(rounds, ctx.kernel, grads[0], out_BLGD, normaliser_NL)
+        d = ctx.settings.d_head
+        dout_PD, out_PD = grads[0].reshape(-1, d), out_BLGD.reshape(-1, d)
+        dqkv_Pc = ctx.kernel.backward(rounds, dout_PD, out_PD, normaliser)
         return dqkv_Pc.view_as(qkv_BLGc), None, None, None, None
-
-
-def _backward(
-    rounds: Rounds, kernel: ChunkKernel, dout_BLGD: Tensor, out_BLGD: Tensor, normaliser_NL: Tensor
-) -> Tensor:
-    """Return the gradient [P, c] of the packed rows."""
-    d = rounds.settings.d_head
-    dout_PD, out_PD = dout_BLGD.reshape(-1, d), out_BLGD.reshape(-1, d)
-    dqkv_Pc = torch.zeros_like(rounds.qkv_Pc, dtype=rounds.wide_dtype)
-    if rounds.settings.shared_qk:
-        # A token with no target but itself: its output is its value, exactly, whatever the
-        # rounding of a normaliser near the penalty.
-        alone_NL = sees_only_itself(normaliser_NL)
-        normaliser_NL = normaliser_NL.masked_fill(alone_NL, torch.inf)
-        share_NL = alone_NL.to(rounds.wide_dtype)
-        weights_NL = rounds.self_weights(alone_NL)
-        if weights_NL is not None:
-            share_NL.mul_(weights_NL)
-        dqkv_Pc[:, d:].addcmul_(dout_PD, rounds.by_row(share_NL)[:, None])
-    kernel.backward(rounds, dout_PD, out_PD, normaliser_NL, dqkv_Pc)
-    return dqkv_Pc.to(rounds.qkv_Pc.dtype)
 
 
 def chunked_attention(

@@ -15,6 +15,7 @@ from torch import Tensor
 from reformer_bench.model.attention.chunked import chunked_attention
 from reformer_bench.model.attention.common import AttentionSettings
 from reformer_bench.model.attention.kernels import ChunkKernel
+from reformer_bench.model.attention.kernels.triton import TritonKernel
 from reformer_bench.model.attention.plan import plan_chunks, sequential_plan
 from reformer_bench.model.repeats import repeats
 from reformer_bench.model.sublayer import generator
@@ -115,6 +116,24 @@ def lsh_attention(
         valid_NL=None if valid_BL is None else valid_BL.repeat_interleave(heads, 0),
     )
     return chunked_attention(qv_BLGc, plan, settings, kernel)
+
+
+def hashed_attention(
+    qv_BLGc: Tensor,
+    rotations_GDRK: Tensor,
+    factors: tuple[int, ...],
+    settings: AttentionSettings,
+    valid_BL: Tensor | None,
+    kernel: ChunkKernel,
+) -> Tensor:
+    """Return the output [B, L, G, D] of packed shared queries and values, hashed by the rotations
+    of their heads. It is differentiable in ``qv``.
+    """
+    if isinstance(kernel, TritonKernel):
+        plan = kernel.plan(qv_BLGc.detach(), rotations_GDRK, factors, settings, valid_BL)
+        return chunked_attention(qv_BLGc, plan, settings, kernel)
+    buckets = hash_queries(qv_BLGc.detach(), rotations_GDRK, factors, settings.d_head)
+    return lsh_attention(qv_BLGc, buckets, settings, valid_BL, kernel)
 
 
 def hash_queries(

@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 from reformer_bench.model.attention.common import SELF_PENALTY, AttentionSettings
 
 # Negative codes: what carries one is seen only by its like, and nothing real is.
-_PADDING_TOKEN = -1
-_NO_SLOT = -2
+PADDING_TOKEN = -1
+NO_SLOT = -2
 EMPTY_SLOT = -3
 """The code of a slot at the end of a round that holds no position."""
 
@@ -27,7 +27,8 @@ class ChunkPlan:
     """The plan of a forward pass and its backward pass; it holds integers only."""
 
     position_NRS: Tensor
-    """The position that sits in each slot, int64; slots of padding hold position 0."""
+    """The position that sits in each slot, int64 (int32 where Triton's programs made it); slots of
+    padding hold position 0."""
     code_NRS: Tensor
     """What decides who sees whom, int32: a query sees only keys of its own code. It is the bucket,
     or one code for all; padding tokens and empty slots have negative codes, each its own, because
@@ -53,7 +54,7 @@ class ChunkPlan:
     def _by_position(self, values_NRS: Tensor) -> Tensor:
         """Put values of slots, [N, R, L], at the positions that sit in them."""
         own = slice(self.chunk_length, self.chunk_length + self.length)
-        positions = self.position_NRS[..., own]
+        positions = self.position_NRS[..., own].long()
         return torch.empty_like(values_NRS[..., own]).scatter_(-1, positions, values_NRS[..., own])
 
     def slot_of_position_NL(self, r: int) -> Tensor:
@@ -98,16 +99,16 @@ def plan_chunks(
     code = torch.zeros_like(sorted_buckets) if across_buckets else sorted_buckets
     if valid_NL is not None:
         real = valid_NL[:, None, :].expand(n, n_rounds, length).gather(-1, positions)
-        code = torch.where(real, code, _PADDING_TOKEN)
+        code = torch.where(real, code, PADDING_TOKEN)
     n_empty = -length % chunk_length
     positions = pad(positions, (chunk_length, n_empty))
-    code = pad(pad(code, (0, n_empty), value=EMPTY_SLOT), (chunk_length, 0), value=_NO_SLOT)
+    code = pad(pad(code, (0, n_empty), value=EMPTY_SLOT), (chunk_length, 0), value=NO_SLOT)
     if ring:
         positions[..., :chunk_length] = positions[..., -chunk_length:].roll(1, dims=1)
         code[..., :chunk_length] = code[..., -chunk_length:].roll(1, dims=1)
         if not across_buckets:
             # Another round's buckets are other sets, whatever their numbers.
-            code[..., :chunk_length] = _NO_SLOT
+            code[..., :chunk_length] = NO_SLOT
     return ChunkPlan(positions, code.to(torch.int32), chunk_length, length)
 
 
@@ -129,7 +130,7 @@ def sequential_plan(
         return plan
     # Padding keeps its place here, so that chunks stay neighbours.
     code = plan.code_NRS.clone()
-    code[:, 0, chunk_length : chunk_length + length].masked_fill_(~valid_NL, _PADDING_TOKEN)
+    code[:, 0, chunk_length : chunk_length + length].masked_fill_(~valid_NL, PADDING_TOKEN)
     if ring:
         code[..., :chunk_length] = code[..., -chunk_length:]
     return ChunkPlan(plan.position_NRS, code, chunk_length, length)

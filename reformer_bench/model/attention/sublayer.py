@@ -22,9 +22,8 @@ from reformer_bench.model.attention.kernels import chosen_kernel
 from reformer_bench.model.attention.lsh import (
     bucket_factors,
     draw_rotations,
-    hash_queries,
+    hashed_attention,
     local_attention,
-    lsh_attention,
 )
 from reformer_bench.model.norm import normalise_backward
 from reformer_bench.model.repeats import Index, repeats
@@ -140,10 +139,8 @@ class AttentionSublayer(Sublayer):
             return local_attention(packed_BLGc, settings, valid, kernel)
         assert rotations is not None
         heads = slice(group * self.group_size, (group + 1) * self.group_size)
-        buckets = hash_queries(
-            packed_BLGc.detach(), rotations[heads], self._factors(context), settings.d_head
-        )
-        return lsh_attention(packed_BLGc, buckets, settings, valid, kernel)
+        factors = self._factors(context)
+        return hashed_attention(packed_BLGc, rotations[heads], factors, settings, valid, kernel)
 
     def _factors(self, context: PassContext) -> tuple[int, ...]:
         return bucket_factors(self.config.n_buckets, context.length, self.config.chunk_length)

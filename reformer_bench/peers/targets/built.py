@@ -84,7 +84,9 @@ class BuiltModel:
 
     @errors_only()
     def mean_loss(self, inputs: Inputs) -> Tensor:
-        """Return the mean over all elements of the output's tensors that have gradients."""
+        """Return the mean over all elements of the output's tensors that have gradients, or of its
+        floating-point tensors where none are recorded.
+        """
         means = [tensor.float().mean() for tensor in self.differentiable(self.forward(inputs))]
         total = means[0]
         for mean in means[1:]:
@@ -96,7 +98,12 @@ class BuiltModel:
 
         Raises InputError where there is none.
         """
-        found = [x for x in tensors_of(out) if x.requires_grad and x.is_floating_point()]
+        recorded = torch.is_grad_enabled()
+        found = [
+            x
+            for x in tensors_of(out)
+            if x.is_floating_point() and (x.requires_grad or not recorded)
+        ]
         if not found:
             raise InputError(
                 f"the output of {type(self.module).__name__} has no tensor with a gradient"

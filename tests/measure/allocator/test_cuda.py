@@ -11,7 +11,7 @@ from reformer_bench.measure.allocator.cuda import (
     allocated_blocks,
     record_cuda_allocations,
 )
-from reformer_bench.measure.timeline import COLD, WARM
+from reformer_bench.measure.timeline import COLD, TRACED, WARM
 
 PEAK = 4000 + 800
 
@@ -28,12 +28,13 @@ def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
 
 def traced(device: torch.device, n_temporary: int) -> CudaRecording:
     recording = CudaRecording(device)
-    with recording.phase("forward", 0):
-        pass
-    with recording.step(WARM, nn.Identity()):
+    for step in (COLD, WARM):
+        with recording.step(step, nn.Identity()), recording.phase("forward", step):
+            pass
+    with recording.step(TRACED, nn.Identity()):
         weight = torch.empty(1000)
         recording.label("parameters", [weight])
-        with recording.phase("forward", 1):
+        with recording.phase("forward", TRACED):
             torch.empty(n_temporary)
     return recording
 
@@ -70,7 +71,7 @@ def test_labels_from_before_the_trace_count_for_blocks_still_there(
     ]
     snapshot = {"segments": [{"device": None, "blocks": blocks}]}
     monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: snapshot)
-    with recording.step(WARM, nn.Identity()), recording.phase("forward", WARM):
+    with recording.step(TRACED, nn.Identity()), recording.phase("forward", TRACED):
         pass
     assert recording.timeline is not None
     found = recording.timeline.breakdown(recording.timeline.peak())
@@ -89,7 +90,7 @@ def test_gradients_labelled_before_the_trace_count_though_only_torch_holds_them(
     block = {"address": address, "size": 4096, "state": "active_allocated"}
     snapshot = {"segments": [{"device": None, "blocks": [block]}]}
     monkeypatch.setattr(torch.cuda.memory, "_snapshot", lambda: snapshot)
-    with recording.step(WARM, nn.Identity()), recording.phase("forward", WARM):
+    with recording.step(TRACED, nn.Identity()), recording.phase("forward", TRACED):
         pass
     assert recording.timeline is not None
     found = recording.timeline.breakdown(recording.timeline.peak())
@@ -120,7 +121,7 @@ def test_the_trace_agrees_with_the_allocators_statistics_on_a_gpu() -> None:
         with recording.phase("build"):
             model = torch.nn.Linear(300, 700, device=device)
             recording.label("parameters", model.parameters())
-        for step in (COLD, WARM):
+        for step in (COLD, WARM, TRACED):
             with recording.step(step, model):
                 with recording.phase("forward", step):
                     loss = model(torch.randn(1000, 300, device=device)).relu().sum()

@@ -1,6 +1,6 @@
 """What computes attention inside chunks: three kernels behind one interface, chosen by name."""
 
 from reformer_bench.model.attention.kernels.rounds import ChunkKernel
-from reformer_bench.model.attention.kernels.select import chosen_kernel
+from reformer_bench.model.attention.kernels.select import chosen_kernel, why_not_triton
 
-__all__ = ["ChunkKernel", "chosen_kernel"]
+__all__ = ["ChunkKernel", "chosen_kernel", "why_not_triton"]

@@ -135,16 +135,18 @@ class BlockKernel(ABC):
         normaliser_NS[:, slots].unflatten(1, (-1, c)).copy_(normaliser.transpose(0, 1))
 
     def backward(
-        self,
-        rounds: Rounds,
-        dout_PD: Tensor,
-        out_PD: Tensor,
-        normaliser_NL: Tensor,
-        dqkv_Pc: Tensor,
-    ) -> None:
-        """Add the gradient of the packed rows to ``dqkv``, round by round."""
+        self, rounds: Rounds, dout_PD: Tensor, out_PD: Tensor, normaliser: Tensor
+    ) -> Tensor:
+        """Return the gradient of the packed rows, round by round; the normaliser is [N, L]."""
+        dqkv_Pc = torch.zeros_like(rounds.qkv_Pc, dtype=rounds.wide_dtype)
+        if rounds.settings.shared_qk:
+            normaliser, share_NL = rounds.without_lone_tokens(normaliser)
+            d = rounds.settings.d_head
+            dqkv_Pc[:, d:].addcmul_(dout_PD, rounds.by_row(share_NL)[:, None])
+            del share_NL
         for r in range(rounds.plan.n_rounds):
-            self.round_backward(rounds, Index(r), dout_PD, out_PD, normaliser_NL, dqkv_Pc)
+            self.round_backward(rounds, Index(r), dout_PD, out_PD, normaliser, dqkv_Pc)
+        return dqkv_Pc.to(rounds.qkv_Pc.dtype)
 
     @repeats
     def round_backward(

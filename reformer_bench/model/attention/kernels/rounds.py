@@ -39,7 +39,8 @@ class Rounds:
         """Make the rounds of packed rows over a plan for B·G sequences."""
         batch, _, heads, width = qkv_BLGc.shape
         device = qkv_BLGc.device
-        qkv_Pc = qkv_BLGc.reshape(-1, width)
+        # Kernels count on rows without gaps.
+        qkv_Pc = qkv_BLGc.reshape(-1, width).contiguous()
         b = torch.arange(batch, device=device).repeat_interleave(heads)
         g = torch.arange(heads, device=device).repeat(batch)
         first_row_N1 = (b * plan.length * heads + g)[:, None]
@@ -63,29 +64,35 @@ class Rounds:
         """Return what the value of a token is multiplied by that sees only itself; None for 1."""
         return rounded_self_weights(self.plan, self.settings, alone_NL, self.wide_dtype)
 
+    def without_lone_tokens(self, normaliser_NL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normaliser [N, L], infinite for tokens with no target but themselves, so that
+        they contribute nothing, and what part of its output's gradient such a token's value gets.
+        """
+        alone_NL = sees_only_itself(normaliser_NL)
+        share_NL = alone_NL.to(self.wide_dtype)
+        weights_NL = self.self_weights(alone_NL)
+        if weights_NL is not None:
+            share_NL.mul_(weights_NL)
+        return normaliser_NL.masked_fill(alone_NL, torch.inf), share_NL
+
 
 class ChunkKernel(Protocol):
     """A way to compute attention inside chunks. It is a frozen dataclass."""
 
     def forward(self, rounds: Rounds) -> tuple[Tensor, Tensor]:
-        """Return the output [B, L, G, D], in the dtype of the rows, and the log-normaliser [N, L]
-        over all rounds, in the wide dtype.
+        """Return the output [B, L, G, D], in the dtype of the rows, and the log-normaliser of every
+        row over all rounds, in the wide dtype and in the kernel's own order.
         """
         ...
 
     def backward(
-        self,
-        rounds: Rounds,
-        dout_PD: Tensor,
-        out_PD: Tensor,
-        normaliser_NL: Tensor,
-        dqkv_Pc: Tensor,
-    ) -> None:
-        """Add the gradient of the packed rows to ``dqkv``, in place, in the wide dtype.
+        self, rounds: Rounds, dout_PD: Tensor, out_PD: Tensor, normaliser: Tensor
+    ) -> Tensor:
+        """Return the gradient [P, c] of the packed rows, in their dtype.
 
         It is given the output and the log-normaliser of all rounds together, so that each round's
-        gradients are those of the combination. A normaliser of infinity stands for a token without
-        any target but itself, which contributes nothing here.
+        gradients are those of the combination. A token without any target but itself has its value
+        for its output, exactly, whatever the rounding of a normaliser near the penalty.
         """
         ...
 

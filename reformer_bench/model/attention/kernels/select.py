@@ -8,8 +8,27 @@ from reformer_bench.model.attention.common import AttentionSettings
 from reformer_bench.model.attention.kernels.eager import EagerKernel
 from reformer_bench.model.attention.kernels.flash_cpu import FlashCpuKernel
 from reformer_bench.model.attention.kernels.rounds import ChunkKernel
-from reformer_bench.model.attention.kernels.triton import TritonKernel, why_not_fused
+from reformer_bench.model.attention.kernels.triton import (
+    TritonKernel,
+    why_not_fused,
+    why_not_here,
+)
 from reformer_bench.schema.model import LshKernel
+
+
+def why_not_triton(
+    settings: AttentionSettings, device: torch.device, dtype: torch.dtype
+) -> str | None:
+    """Say why ``auto`` isn't Triton's programs on a CUDA device; None where it is, and on the CPU.
+
+    On a device that is only predicted for they are taken to run.
+    """
+    if device.type != "cuda":
+        return None
+    not_fused = why_not_fused(settings, dtype)
+    if not_fused is not None or not torch.cuda.is_available():
+        return not_fused
+    return why_not_here(device)
 
 
 def chosen_kernel(
@@ -33,7 +52,7 @@ def chosen_kernel(
     if name is LshKernel.AUTO:
         if device.type == "cpu":
             name = LshKernel.FLASH_CPU
-        elif device.type == "cuda" and not_fused is None:
+        elif device.type == "cuda" and why_not_triton(settings, device, dtype) is None:
             name = LshKernel.TRITON
         else:
             name = LshKernel.EAGER
