@@ -136,8 +136,9 @@ def suite_of_models(
 ) -> Suite:
     """Return a suite of presets and targets from the command line, changed as by ``--set``.
 
-    Its name is made of the first model's, and says how many more there are. ``max_length`` of this package's models is the longest
-    length, at least 65,536, unless it is set. Raises InputError that names option and value.
+    Its name is made of the first model's, and says how many more there are. ``max_length`` of this
+    package's models is the longest length, at least 65,536, unless it is set. Raises InputError
+    that names option and value.
     """
     lengths = _lengths(seq_len)
     model: dict[str, Any] = {"max_length": max(_LEAST_MAX_LENGTH, *lengths)}

@@ -34,7 +34,10 @@ def told_in_one_line(target: TargetConfig | None) -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
             yield
-    except InputError:
+    except InputError as error:
+        # With several models, the line has to say whose it is.
+        if not str(error).startswith(str(target.name)):
+            error.args = (f"{target.target}: {error}",)
         raise
     except (Exception, SystemExit) as error:
         raise InputError(f"{target.target}: {failure_words(error)}") from error
