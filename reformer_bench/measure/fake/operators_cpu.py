@@ -22,6 +22,7 @@ from reformer_bench.measure.fake.operators_cpu_elementwise import FORMULAS as EL
 from reformer_bench.measure.fake.operators_cpu_foreach import FORMULAS as FOREACH
 from reformer_bench.measure.fake.operators_cpu_index import FORMULAS as INDEX
 from reformer_bench.measure.fake.operators_cpu_loss import FORMULAS as LOSS
+from reformer_bench.measure.fake.operators_cpu_nn import NN_FORMULAS
 from reformer_bench.measure.fake.operators_cpu_nothing import HOLDS_NOTHING
 from reformer_bench.measure.fake.operators_cpu_parts import (
     InternalBytes,
@@ -195,4 +196,5 @@ _FORMULAS: dict[Any, InternalBytes] = {
     _aten.mv: _vector_product,
     _aten.addmv: _added_vector_product,
     _aten._grouped_mm: grouped_bytes,
+    **NN_FORMULAS,
 }

@@ -44,6 +44,7 @@ from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
 from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.fake.operators_cpu import is_known, table_note
 from reformer_bench.measure.fake.operators_cpu_loss import kept_elements
+from reformer_bench.measure.fake.operators_cpu_nn import completed
 from reformer_bench.measure.fake.operators_moe import grouped_product
 from reformer_bench.measure.fake.origins import ExplainedLedger
 from reformer_bench.measure.fake.outside import (
@@ -367,6 +368,8 @@ class _Follower(TorchDispatchMode):
             return torch.empty(out.shape, dtype=out.dtype, device=HOST)
         if self._remembered:
             self._remembered.clear()
+        if self._recording.device.kind == "cpu":
+            out = completed(func, out, args)
         self._values.follow(func, out, args, kwargs)
         if func is _CLONE and copies_buffer_deeply():
             # A real one gets its storage in exchange for one of a single element.

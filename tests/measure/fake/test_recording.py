@@ -5,6 +5,7 @@ import gc
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from reformer_bench.measure.allocator.cpu import record_cpu_allocations
 from reformer_bench.measure.fake.devices import CPU, device_model
@@ -52,6 +53,34 @@ def layer_norm_with_frozen_weight():
     nn.functional.layer_norm(x, (64,), weight).exp().sum().backward()
 
 
+def checkpointed():
+    layers = nn.ModuleList(nn.Sequential(nn.Linear(16, 16), nn.Dropout()) for _ in range(3))
+    x = torch.ones(8, 16, requires_grad=True)
+    for layer in layers:
+        x = checkpoint(layer, x, use_reentrant=False)
+    x.sum().backward()
+
+
+def checkpointed_reentrantly():
+    x = torch.ones(8, 16, requires_grad=True)
+    checkpoint(
+        torch.tanh, checkpoint(torch.exp, x, use_reentrant=True), use_reentrant=True
+    ).sum().backward()
+
+
+def added_to_a_view():
+    scores = torch.ones(6, 40, 8, requires_grad=True) @ torch.ones(6, 8, 40)
+    biased = scores.view(2, 3, 40, 40)
+    biased += torch.ones(1, 3, 40, 40, requires_grad=True)
+    biased.softmax(-1).exp().sum().backward()
+
+
+def products(layout):
+    """Products of matrices of which neither rows nor columns lie one after the other."""
+    a, b = layout(torch.ones(12, 20)), layout(torch.ones(20, 14))
+    return a @ b, torch.addmm(torch.ones(b.shape[-1]), a, b), a.expand(3, *a.shape) @ b
+
+
 def attention_with_dropout():
     q = torch.ones(2, 3, 40, 8, requires_grad=True)
     nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=0.1).sum().backward()
@@ -95,6 +124,12 @@ WORK = {
     "gradients of a tied weight": used_by_lookup_and_product,
     "numbers that backward nodes keep": numbers_in_backward,
     "attention with dropout": attention_with_dropout,
+    "checkpoints": checkpointed,
+    "reentrant checkpoints": checkpointed_reentrantly,
+    "an addition to a view": added_to_a_view,
+    "products with gaps in rows": lambda: products(lambda x: x.repeat(1, 2)[:, : x.shape[1]]),
+    "products of every other column": lambda: products(lambda x: x.repeat(1, 2)[:, ::2]),
+    "products of one number": lambda: products(lambda x: x[:1, :1].expand(x.shape)),
     "fused attention": attention,
     "a view multiplied in place": view_multiplied_in_place,
     "a storage that grows": lambda: torch.ones(10).resize_(1000),
