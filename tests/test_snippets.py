@@ -55,6 +55,12 @@ SHORTER = {
     "--device-profile a100-40": ("--seq-len", "2K"),
     "reformer-bench max-len --preset all --memory-budget 16GiB": ("--limit", "1K"),
     "reformer-bench validate --count 24 --max-error 1%": ("--count", "2"),
+    "reformer-bench validate --model hf:t5 --seq-len 64": (
+        "--set",
+        "config.num_layers=1",
+        "--set",
+        "config.vocab_size=100",
+    ),
     "reformer-bench run --suite seq-scaling --device none": ("--seq-len", "512"),
     "reformer-bench run --suite ci --out run": ("--variants", "transformer,reformer"),
     "OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 "

@@ -69,8 +69,8 @@ def _rows(found: CaseComparison) -> list[tuple[str, ...]]:
 
 
 def check_table(comparison: Comparison) -> RenderableType:
-    """Make a table of the cases with figures, worst first, and say below it what grew and why the
-    other cases have none.
+    """Say what grew, worst first, and why other cases have no figures; then come the figures in a
+    table, and the count of cases.
     """
     columns = [Column(""), Column("case"), Column("figure")]
     columns += [Column(header, right=True) for header in _FIGURES[1:]]
@@ -79,12 +79,12 @@ def check_table(comparison: Comparison) -> RenderableType:
         for found in comparison.worst_first
         for cells in _rows(found)
     ]
-    table: list[RenderableType] = []
-    if rows:
-        table = [FittedTable(columns, rows, heads=2, once=True), ""]
     lines = [Text(line, style=_style(status)) for status, line in messages(comparison)]
-    lines += [Text(note, style="dim") for note in notes(comparison)]
-    return Group(*table, *lines, *([""] if lines else []), Text(summary(comparison), "bold"))
+    parts: list[RenderableType] = [*lines]
+    if rows:
+        parts += [*([""] if parts else []), FittedTable(columns, rows, heads=2, once=True)]
+    parts += ["", *(Text(note, style="dim") for note in notes(comparison))]
+    return Group(*parts, Text(summary(comparison), "bold"))
 
 
 def check_markdown(comparison: Comparison) -> str:

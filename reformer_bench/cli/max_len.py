@@ -76,9 +76,12 @@ def max_len(
         from reformer_bench.cli.console import make_console
         from reformer_bench.report.command_tables import longest_table
 
-        make_console().print(
+        console = make_console()
+        console.print(
             longest_table(lines, fit_in.profile.name, fit_in.budget_bytes, verified=verify)
         )
+        for note in dict.fromkeys(note for line in lines for note in line.notes):
+            console.print(f"Note: {note}", style="dim", markup=False)
     failures = [words for line in lines if (words := _failure(line)) is not None]
     for words in failures:
         click.echo(f"Error: {words}", err=True)
@@ -108,7 +111,10 @@ def _longest(
         return predict_case(case, profile=fit_in.profile).peak_bytes
 
     found = longest_that_fits(peak, fit_in.budget_bytes, most)
-    return LongestLine(name) if found is None else LongestLine(name, **asdict(found))
+    if found is None:
+        return LongestLine(name)
+    notes = predict_case(make_case(found.length), profile=fit_in.profile).notes
+    return LongestLine(name, **asdict(found), notes=notes)
 
 
 def _case(options: dict[str, Any], number: int, fit_in: Target, length: int) -> Case:
@@ -189,6 +195,7 @@ def _row(line: LongestLine, fit_in: Target) -> dict[str, Any]:
         "predicted_peak_bytes": line.peak_bytes,
         "too_long": line.too_long,
         "n_predictions": line.n_predictions,
+        "notes": list(line.notes),
         "outcome": None if record is None else record.outcome.value,
         "measured_peak_bytes": None if record is None else record.memory.peak_bytes,
         "message": None if record is None else record.message,

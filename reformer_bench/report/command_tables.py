@@ -78,6 +78,8 @@ class LongestLine:
     peak_bytes: int | None = None
     too_long: int | None = None
     """A length just above that doesn't fit; None where every length that may be tried fits."""
+    notes: tuple[str, ...] = ()
+    """What the prediction of that length assumes or leaves out."""
     n_predictions: int | None = None
     record: Record | None = None
     """Of that sequence, really run."""

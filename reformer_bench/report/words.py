@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +195,16 @@ def _targets(group: Group) -> list[str]:
 def target_words(case: Case) -> str:
     """Say which target a case's model is, what it is built with, and how it is trained where that
     was set.
+
+    It is shown as it can be typed in the folder where it was run; of a path from elsewhere only
+    the end, after ``…/``.
     """
     if case.target is None:
         return ""
-    name, place = case.target.name, case.target.name.place
-    shown = str(type(name)(name.kind, Path(place).name, name.factory)) if name.path else str(name)
+    name = case.target.name
+    path = Path(name.place)
+    elsewhere = name.path is not None and path.is_absolute()
+    shown = str(replace(name, place=f"…/{path.name}") if elsewhere else name)
     words = [f"{key} {_value_words(value)}" for key, value in case.target.arguments.items()]
     if case.target.dtype != "float32":
         words.append(case.target.dtype)

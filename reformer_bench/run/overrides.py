@@ -136,17 +136,18 @@ def suite_of_models(
 ) -> Suite:
     """Return a suite of presets and targets from the command line, changed as by ``--set``.
 
-    Its name is made of the first model's. ``max_length`` of this package's models is the longest
-    length, at least 65,536, unless it is set. Raises InputError that names option and value.
+    Its name is made of the first model's, and says how many more there are. ``max_length`` of this
+    package's models is the longest length, at least 65,536, unless it is set. Raises InputError
+    that names option and value.
     """
     lengths = _lengths(seq_len)
     model: dict[str, Any] = {"max_length": max(_LEAST_MAX_LENGTH, *lengths)}
     if dtype is not None:
         model["dtype"] = dtype
     variants = variants_of(models, dtype)
-    name = re.sub(r"[^a-z0-9_-]+", "-", next(iter(variants)).lower()).strip("-_")
+    name = re.sub(r"[^a-z0-9_-]+", "-", next(iter(variants)).lower()).strip("-_") or "model"
     data = {
-        "name": name or "model",
+        "name": name if len(variants) == 1 else f"{name}-and-{len(variants) - 1}-more",
         "description": "from the command line",
         "lengths": lengths,
         "batches": [batch],

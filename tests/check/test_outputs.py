@@ -66,10 +66,12 @@ def printed(comparison: Comparison, width: int) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_the_table_has_the_figures_then_what_happened_and_a_summary(comparison, width):
+def test_what_happened_is_said_before_the_table_of_figures_and_a_summary(comparison, width):
     lines = printed(comparison, width)
     text = " ".join(" ".join(lines).split())
     assert "…" not in text
+    table = text.index("case figure" if width == 200 else "figure")
+    assert text.index("allocated peak grew from") < table < text.index("200 MiB 220 MiB +10%")
     assert text.index("regression") < text.index("ok, reformer" if width == 80 else "ok reformer")
     for figures in ("200 MiB 220 MiB +10% 0.5%", "200 MiB 200 MiB = 0.5%"):
         assert figures in text

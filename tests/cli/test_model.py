@@ -49,6 +49,16 @@ def test_predict_shows_notes_once_and_keeps_them_in_json(file, capsys):
     assert [len(row["notes"]) for row in rows] == [1, 1]
 
 
+def test_max_len_shows_the_notes_of_its_prediction(file, capsys):
+    asked = ("max-len", "--model", "mine.py:Model", "--memory-budget", "64MiB", "--limit", "64")
+    asked += ("--set", "train.compile=true")
+    assert call(*asked) == 0
+    assert capsys.readouterr().out.count("Note: torch.compile is not predicted") == 1
+    assert call(*asked, "--format", "json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert len(row["notes"]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -6,9 +6,11 @@ from reformer_bench.report.words import (
     outcome_words,
     percent,
     split_name,
+    target_words,
     three_figures,
 )
 from reformer_bench.schema.record import Outcome
+from reformer_bench.schema.target import TargetConfig
 from tests.builders import record, sweep
 
 
@@ -70,3 +72,20 @@ def test_mismatches_of_the_longest_case_are_told():
     (note,) = mismatch_notes(group_records(records)[0])
     assert note.startswith("reformer is transformers 5.1.0")
     assert "9 parameters instead of 8" in note
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("model.py:Net", "model.py:Net"),
+        ("models/model.py:Net", "models/model.py:Net"),
+        ("/home/me/model.py:Net", "…/model.py:Net"),
+        ("package.module:Net", "package.module:Net"),
+        ("hf:gpt2", "hf:gpt2"),
+        ("hf:./small", "hf:./small"),
+        ("hf:/models/small", "hf:…/small"),
+    ],
+)
+def test_a_target_is_shown_as_it_can_be_typed(target: str, shown: str) -> None:
+    case = record().case.model_copy(update={"model": TargetConfig(target=target)})
+    assert target_words(case) == shown

@@ -3,6 +3,7 @@
 import pytest
 
 from reformer_bench.run.overrides import (
+    suite_of_models,
     with_case_timeout,
     with_lengths,
     with_settings,
@@ -99,3 +100,15 @@ def test_a_baseline_goes_with_its_variant():
     both = with_settings(suite(), ["baseline_variant=reformer"])
     assert with_variants(both, ["reformer"]).baseline_variant == "reformer"
     assert with_variants(both, ["transformer"]).baseline_variant is None
+
+
+@pytest.mark.parametrize(
+    ("models", "name"),
+    [
+        (["hf:gpt2"], "gpt2"),
+        (["hf:gpt2", "reformer"], "gpt2-and-1-more"),
+        (["hf:gpt2", "hf:gpt2", "hf:bert"], "gpt2-and-2-more"),
+    ],
+)
+def test_models_of_the_command_line_name_their_suite(models, name):
+    assert suite_of_models(models, seq_len="64").name == name

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from reformer_bench.measure.fake.reads import NotPredictableError
 from reformer_bench.measure.profile import without_context
 from reformer_bench.run.predict import predict_case
 from reformer_bench.run.validate import compare
@@ -150,6 +151,18 @@ def test_what_a_factory_prints_goes_to_stderr(tmp_path, capsys):
     predict_case(target_case(f"{path}:made"))
     out, err = capsys.readouterr()
     assert (out, "hello" in err) == ("", True)
+
+
+def test_every_error_names_the_target_and_keeps_its_kind(tmp_path):
+    code = """
+class Sized(Model):
+    def loss(self, module, inputs):
+        return module(inputs).unique(dim=0).mean()
+"""
+    name = f"{write_target(tmp_path, code)}:Sized"
+    with pytest.raises(NotPredictableError) as error:
+        predict_case(target_case(name))
+    assert str(error.value).startswith(f"{name}: cannot be predicted")
 
 
 def test_notes_say_what_is_not_predicted(target):

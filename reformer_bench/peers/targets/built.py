@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from reformer_bench.peers.targets.quiet import errors_only
 from reformer_bench.schema.errors import InputError
 
 Inputs = Any
@@ -53,6 +54,7 @@ class BuiltModel:
     settings: dict[str, str] = field(default_factory=dict)
     """What was decided about the model that its target doesn't say."""
 
+    @errors_only()
     def forward(self, inputs: Inputs) -> Any:
         """Run the module on its inputs."""
         if isinstance(inputs, Mapping):
@@ -61,6 +63,7 @@ class BuiltModel:
             return self.module(*inputs)
         return self.module(inputs)
 
+    @errors_only()
     def own_loss(self, inputs: Inputs) -> Tensor:
         """Return the model's own loss, a scalar.
 
@@ -79,6 +82,7 @@ class BuiltModel:
             )
         return _as_scalar(found, "the output's loss")
 
+    @errors_only()
     def mean_loss(self, inputs: Inputs) -> Tensor:
         """Return the mean over all elements of the output's tensors that have gradients, or of its
         floating-point tensors where none are recorded.

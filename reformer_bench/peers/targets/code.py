@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -170,14 +170,22 @@ def _as_built(name: TargetName, made: Any) -> BuiltModel:
 
 
 def _own_loss(made: Any, loss: Callable[..., Any]) -> Callable[[nn.Module, Any], Any]:
-    """Return the loss as a function of module and inputs; a module's own method may leave itself
-    out.
+    """Return the loss as a function of module and inputs.
+
+    A module's own method may leave itself out: it takes the inputs, or what ``forward`` takes.
     """
-    if made is getattr(made, "module", None) or isinstance(made, nn.Module):
-        try:
-            taken = len(inspect.signature(loss).parameters)
-        except (TypeError, ValueError):
-            taken = 2
-        if taken == 1:
-            return lambda module, inputs: loss(inputs)
-    return loss
+    if not isinstance(made, nn.Module):
+        return loss
+    try:
+        takes = list(inspect.signature(loss).parameters)
+    except (TypeError, ValueError):
+        return loss
+
+    def of_module(module: nn.Module, inputs: Any) -> Any:
+        if len(takes) == 1:
+            return loss(inputs)
+        if takes[:1] == ["module"] or not isinstance(inputs, Mapping | tuple | list):
+            return loss(module, inputs)
+        return loss(**inputs) if isinstance(inputs, Mapping) else loss(*inputs)
+
+    return of_module

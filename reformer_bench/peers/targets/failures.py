@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +24,20 @@ _MESSAGE_LENGTH = 240
 def told_in_one_line(target: TargetConfig | None) -> Iterator[None]:
     """Turn what a target's code raises into an InputError, and what it prints into words on stderr,
     so that a command's own output stays whole; without a target nothing changes.
+
+    torch's warning that a fake tensor, copied by that code, has no data is left out.
     """
     if target is None:
         yield
         return
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
             yield
-    except InputError:
+    except InputError as error:
+        # With several models, the line has to say whose it is.
+        if not str(error).startswith(str(target.name)):
+            error.args = (f"{target.target}: {error}",)
         raise
     except (Exception, SystemExit) as error:
         raise InputError(f"{target.target}: {failure_words(error)}") from error

@@ -9,6 +9,7 @@ from typing import Any
 from reformer_bench.peers.installed import check_installed, library_version
 from reformer_bench.peers.targets.built import Builds, BuiltModel
 from reformer_bench.peers.targets.known import of_transformers
+from reformer_bench.peers.targets.quiet import errors_only
 from reformer_bench.schema.errors import InputError, did_you_mean, read_text
 from reformer_bench.schema.target import TargetConfig, hash_of, is_path
 
@@ -55,6 +56,7 @@ def load_transformers(config: TargetConfig) -> Builds:
     model_class = _class_of(config, _made(config, fields))
     made_of = {**config.arguments}
 
+    @errors_only()
     def build(batch: int, length: int) -> BuiltModel:
         changed, words = _fitted(config, fields, made_of, length)
         if getattr(model_class, "main_input_name", None) == "pixel_values":

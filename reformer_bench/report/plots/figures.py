@@ -254,7 +254,7 @@ def _never(group: Group, drawn: Content) -> list[str]:
     ]
 
 
-_WIDTH, _BARS_RIGHT, _BARS_BETWEEN, _BELOW = 10.2, 0.35, 0.4, 0.55
+_WIDTH, _BARS_RIGHT, _BARS_BETWEEN, _BELOW = 10.2, 0.35, 0.6, 0.55
 _ROW, _LEAST_HEIGHT = 0.34, 0.5
 _THICK = 0.62
 

@@ -32,6 +32,31 @@ def test_an_object_says_module_inputs_and_loss(tmp_path):
     assert built.length_name == "tokens"
 
 
+LOSSES = {
+    "what forward takes, in a tuple": ("x, x", "loss(self, a, b): return (a * b).sum()"),
+    "what forward takes, by name": ("dict(b=x, a=x)", "loss(self, a, b): return (a * b).sum()"),
+    "the inputs": ("x, x", "loss(self, pair): return (pair[0] * pair[1]).sum()"),
+    "module and inputs": ("x, x", "loss(self, module, pair): return (pair[0] * pair[1]).sum()"),
+    "a module of any name": ("x", "loss(self, model, one): return one.square().sum()"),
+}
+"""What a module's own ``inputs`` return, and the head of its ``loss``, for 4 ones of 2."""
+
+
+@pytest.mark.parametrize("taken", LOSSES)
+def test_the_loss_of_a_module_takes(tmp_path, taken):
+    inputs, loss = LOSSES[taken]
+    code = f"""
+class Own(nn.Module):
+    def inputs(self, batch, length, device):
+        x = torch.full((4,), 2.0, requires_grad=True)
+        return {inputs}
+
+    def {loss}
+"""
+    built = build(write_target(tmp_path, code), "Own")
+    assert built.own_loss(built.inputs(2, 8, CPU)) == 16
+
+
 def test_a_factory_gets_the_sizes_that_it_names(tmp_path):
     path = write_target(tmp_path, "def sized(length, batch): return Model(width=length + batch)")
     assert build(path, "sized", length=8).module.emb.weight.shape == (32, 10)
