@@ -38,7 +38,7 @@ def figures(record: Record) -> dict[FigureKey, float]:
         (Metric.RESERVED, None if allocator is None else allocator.peak_reserved_bytes),
         (Metric.PREDICTED, memory.predicted_peak_bytes),
         (Metric.NVML, None if memory.nvml is None else memory.nvml.process_peak_bytes),
-        (Metric.RESIDENT, None if memory.host is None else memory.host.peak_bytes),
+        (Metric.RESIDENT, None if memory.host is None else memory.host.grown_bytes),
         (Metric.TIME, record.step_ms),
     ):
         if value is not None:

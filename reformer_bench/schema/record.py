@@ -152,6 +152,11 @@ class HostMemory(_Frozen):
     peak_bytes: int
     """Its high-water mark while the case ran."""
 
+    @property
+    def grown_bytes(self) -> int:
+        """What the case itself added: what was imported before depends on the cases beside it."""
+        return max(0, self.peak_bytes - self.before_bytes)
+
 
 class Memory(_Frozen):
     """Every peak, each under the name of what measured it."""
