@@ -15,14 +15,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from reformer_bench.measure.allocator.cpu import record_cpu_allocations
+from reformer_bench.measure.fake.stand_in import Layout, State, described, held_in_run, made
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -60,12 +59,12 @@ def product_bytes(packet: Any, a: Tensor, b: Tensor, added: Tensor | None = None
     def run(batch: int, m: int, k: int, n: int) -> int:
         outer = (batch,) if batch else ()
         operands = [
-            _Layout.ordered((*outer, m, k), a.dtype, _order(a)),
-            _Layout.ordered((*outer, k, n), a.dtype, _order(b)),
+            Layout.ordered((*outer, m, k), a.dtype, _order(a)),
+            Layout.ordered((*outer, k, n), a.dtype, _order(b)),
         ]
         if added is not None:
             shape = (n,) if added.dim() == 1 else (*outer, m, n)
-            operands.insert(0, _Layout.ordered(shape, a.dtype, "rows"))
+            operands.insert(0, Layout.ordered(shape, a.dtype, "rows"))
         return _held_bytes(packet, *operands)
 
     return copies + _at_most(batch, m, min(k, _DEPTH), n, run)
@@ -121,33 +120,34 @@ def attention_bytes(
         if not isinstance(x, Tensor):
             return x
         sizes = tuple(min(size, limit) for size, limit in zip(x.shape, most, strict=False))
-        return _Layout(sizes, x.stride(), x.dtype)
+        return Layout(sizes, x.stride(), x.dtype)
 
-    kept = {name: stand_in(value) for name, value in kwargs.items()}
-    return _held_bytes(operator, *map(stand_in, args), formula=formula, **kept)
+    named = tuple((name, stand_in(value)) for name, value in kwargs.items())
+    return _held_beyond(formula, operator, tuple(map(stand_in, args)), named, State.now())
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """What decides how an operator treats a tensor: sizes, strides and dtype."""
+@functools.cache
+def _held_beyond(
+    formula: Callable[..., int],
+    operator: Any,
+    args: tuple[Any, ...],
+    kwargs: tuple[tuple[str, Any], ...],
+    state: State,
+) -> int:
+    """Count the bytes that an operator holds inside beyond what a formula says of it."""
+    held = held_in_run(operator, args, kwargs, state, filled=False).inside_bytes
+    with _disable_current_modes():
+        given = [made(value, filled=False) for value in args]
+        named = {name: made(value, filled=False) for name, value in kwargs}
+        return max(0, held - formula(None, *given, **named))
 
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
 
-    @classmethod
-    def ordered(cls, sizes: tuple[int, ...], dtype: torch.dtype, order: str) -> _Layout:
-        """Return the layout without gaps, by columns or else by rows."""
-        strides = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
-        if order == "columns":
-            strides[-2:] = 1, sizes[-2]
-        return cls(sizes, tuple(strides), dtype)
-
-    def tensor(self) -> Tensor:
-        """Return a tensor without values, which decide no size; untouched, it takes no memory."""
-        reach = 1 + sum((n - 1) * step for n, step in zip(self.sizes, self.strides, strict=True))
-        empty = torch.empty(max(0, reach), dtype=self.dtype)
-        return empty.as_strided(self.sizes, self.strides)
+def _held_bytes(operator: Any, *args: Any) -> int:
+    """Count the bytes that an operator holds besides its result; arguments are tensors, of which
+    the layout counts, or layouts.
+    """
+    layouts = tuple(map(described, args))
+    return held_in_run(operator, layouts, (), State.now(), filled=False).inside_bytes
 
 
 def _order(x: Tensor) -> str:
@@ -158,51 +158,6 @@ def _order(x: Tensor) -> str:
     rows, columns = x.shape[-2:]
     by_columns = (rows * columns, 1, rows)[-x.dim() :]
     return "columns" if x.stride() == by_columns else "neither"
-
-
-def _held_bytes(
-    operator: Any, *args: Any, formula: Callable[..., int] | None = None, **kwargs: Any
-) -> int:
-    """Count the bytes that an operator holds besides its result, beyond what a formula says of it.
-
-    Arguments are tensors, of which the layout counts, layouts, or other values that can be hashed.
-    """
-
-    def described(x: Any) -> Any:
-        return _Layout(tuple(x.shape), x.stride(), x.dtype) if isinstance(x, Tensor) else x
-
-    named = tuple((name, described(value)) for name, value in kwargs.items())
-    threads = torch.get_num_threads()
-    return _held_in_run(operator, formula, tuple(map(described, args)), named, threads)
-
-
-@functools.cache
-def _held_in_run(
-    operator: Any,
-    formula: Callable[..., int] | None,
-    args: tuple[Any, ...],
-    kwargs: tuple[tuple[str, Any], ...],
-    threads: int,
-) -> int:
-    """Run the operator on tensors of these layouts, with that many threads."""
-
-    def made(x: Any) -> Any:
-        return x.tensor() if isinstance(x, _Layout) else x
-
-    with _disable_current_modes(), torch.no_grad():
-        given, named = list(map(made, args)), {name: made(value) for name, value in kwargs}
-        held = _held_besides_result(lambda: operator(*given, **named))
-        return held if formula is None else max(0, held - formula(None, *given, **named))
-
-
-def _held_besides_result(run: Callable[[], Any]) -> int:
-    """Measure the most that the allocator gave out while an operator ran, less its result."""
-    run()  # Whatever is made once only, with the first call, is not the operator's.
-    with record_cpu_allocations() as recording, recording.phase("forward"):
-        result = run()
-    peak = recording.timeline.peak_of_step(0)
-    results = result if isinstance(result, tuple | list) else (result,)
-    return (0 if peak is None else peak.allocated_bytes) - sum(map(_bytes, results))
 
 
 def _bytes(x: Tensor) -> int:

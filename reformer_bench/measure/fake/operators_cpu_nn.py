@@ -8,17 +8,21 @@ what it holds is taken to grow with the batch as it does between those.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
-from reformer_bench.measure.allocator.cpu import record_cpu_allocations
+from reformer_bench.measure.fake.operators_cpu_parts import InternalBytes
+from reformer_bench.measure.fake.stand_in import (
+    Held,
+    State,
+    described,
+    held_in_run,
+    named_arguments,
+    tensors_in,
+)
 
 _aten = torch.ops.aten
 
@@ -27,94 +31,14 @@ _MOST_MULTIPLICATIONS = 2**28
 """Operators up to these sizes are run as they are, which takes milliseconds."""
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """What decides how a kernel treats a tensor: sizes, strides and dtype."""
-
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
-
-    def cut(self, dim: int, size: int) -> _Layout:
-        """Return the layout with another size in one dimension, as dense as before."""
-        sizes = (*self.sizes[:dim], size, *self.sizes[dim + 1 :])
-        step = self.strides[dim]
-        strides = tuple(
-            s // self.sizes[dim] * size if s > step and s % self.sizes[dim] == 0 else s
-            for s in self.strides
-        )
-        return _Layout(sizes, strides, self.dtype)
-
-    def tensor(self) -> Tensor:
-        """Return a tensor of values that any operator allows: zeros for indices and counts, ones
-        for probabilities and deviations.
-        """
-        reach = 1 + sum((n - 1) * step for n, step in zip(self.sizes, self.strides, strict=True))
-        fill = 1 if self.dtype.is_floating_point or self.dtype.is_complex else 0
-        values = torch.full((max(0, reach),), fill, dtype=self.dtype)
-        return values.as_strided(self.sizes, self.strides)
+_RNN = _aten.mkldnn_rnn_layer.default
+_RNN_BACKWARD = _aten.mkldnn_rnn_layer_backward.default
 
 
-@dataclass(frozen=True)
-class _State:
-    """What decides what a kernel holds besides its arguments."""
-
-    threads: int
-    onednn: bool
-    records_gradients: bool
-
-    @classmethod
-    def now(cls) -> _State:
-        return cls(
-            torch.get_num_threads(), bool(torch.backends.mkldnn.enabled), torch.is_grad_enabled()
-        )
-
-
-def _frozen(value: Any) -> Any:
-    """Return an argument as what can be hashed and made again."""
-    if isinstance(value, Tensor):
-        return _Layout(tuple(value.shape), value.stride(), value.dtype)
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
-
-
-def _made(value: Any) -> Any:
-    if isinstance(value, _Layout):
-        return value.tensor()
-    return list(map(_made, value)) if isinstance(value, tuple) else value
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    return [x for item in value for x in _tensors(item)] if isinstance(value, tuple | list) else []
-
-
-@functools.cache
-def _held_in_run(
-    operator: Any, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...], state: _State
-) -> tuple[int, tuple[int, ...]]:
-    """Run an operator, and return the most bytes that it held with its results, and the bytes of
-    each result. The state is whatever else decides them."""
-    with _disable_current_modes(), torch.random.fork_rng(devices=()):
-        given, named = [_made(value) for value in args], {n: _made(v) for n, v in kwargs}
-        if operator is _RNN_BACKWARD:
-            given[-1] = _workspace(given)
-
-        def run() -> Any:
-            # An LSTM layer has a workspace only where gradients are recorded.
-            with torch.set_grad_enabled(operator is _RNN and state.records_gradients):
-                return operator(*given, **named)
-
-        run()  # What is made once only, with the first call, is not the operator's.
-        with record_cpu_allocations() as recording, recording.phase("forward"):
-            results = run()
-        peak = recording.timeline.peak_of_step(0)
-        sizes = tuple(x.untyped_storage().nbytes() for x in _tensors(results))
-        return (0 if peak is None else peak.allocated_bytes), sizes
-
-
-def _workspace(args: list[Any]) -> Tensor:
-    """Return the workspace that the forward pass leaves for these arguments of the backward."""
+def _with_workspace(args: list[Any]) -> list[Any]:
+    """Return the arguments of an LSTM layer's backward pass with the workspace that its forward
+    pass leaves for them, in place of the last.
+    """
     x, w0, w1, w2, w3, hx, cx = args[:7]
     reverse, mode, hidden, layers, biases, train, bidirectional, sizes, batch_first = args[13:22]
     with torch.enable_grad():
@@ -122,24 +46,21 @@ def _workspace(args: list[Any]) -> Tensor:
             *(x, w0, w1, w2, w3, hx, cx, reverse, sizes, mode, hidden, layers, biases),
             *(bidirectional, batch_first, train),
         )
-    return out[3]  # type: ignore[no-any-return]
+    return [*args[:-1], out[3]]
 
 
-_RNN = _aten.mkldnn_rnn_layer.default
-_RNN_BACKWARD = _aten.mkldnn_rnn_layer_backward.default
-
-
-def _asked(operator: Any, places: tuple[int, ...], dim: int = 0) -> Callable[..., int]:
-    """Return the formula of an operator whose arguments at ``places`` have the batch in ``dim``."""
+def _asked(operator: Any, places: tuple[int, ...]) -> InternalBytes:
+    """Return the formula of an operator whose arguments at ``places`` have a batch in their first
+    dimension.
+    """
 
     def formula(out: Any, /, *args: Any, **kwargs: Any) -> int:
-        made = sum(x.numel() * x.element_size() for x in _tensors(out))
-        return max(0, _peak(operator, places, dim, args, kwargs, out) - made)
+        return _besides(out, _peak(operator, places, args, kwargs, out))
 
     return formula
 
 
-def asked_of_batch(operator: Any, batch_from: int) -> Callable[..., int]:
+def asked_of_batch(operator: Any, batch_from: int) -> InternalBytes:
     """Return the formula of an operator, or of the overload that its arguments choose, whose first
     dimension is a batch where the first argument has at least ``batch_from`` dimensions, and every
     tensor has it. Where that isn't so, the operator is run at its full size.
@@ -147,45 +68,46 @@ def asked_of_batch(operator: Any, batch_from: int) -> Callable[..., int]:
 
     def formula(out: Any, /, *args: Any, **kwargs: Any) -> int:
         kwargs.pop("generator", None)  # Trials don't draw from the user's own generator.
-        tensors = [x for x in args if isinstance(x, Tensor)]
         places = tuple(i for i, x in enumerate(args) if isinstance(x, Tensor))
-        dims = {x.dim() for x in tensors}
-        rows = {x.shape[0] for x in tensors if x.dim()}
-        made = sum(x.numel() * x.element_size() for x in _tensors(out))
-        if min(dims) >= batch_from and len(dims) == len(rows) == 1:
-            return max(0, _peak(operator, places, 0, args, kwargs, out) - made)
-        state = (torch.get_num_threads(), torch.backends.mkldnn.enabled)
-        named = tuple((name, _frozen(value)) for name, value in kwargs.items())
-        return max(0, _held_in_run(operator, tuple(map(_frozen, args)), named, state)[0] - made)
+        dims = {args[i].dim() for i in places}
+        rows = {args[i].shape[0] for i in places if args[i].dim()}
+        is_batch = min(dims) >= batch_from and len(dims) == len(rows) == 1
+        return _besides(out, _peak(operator, places if is_batch else (), args, kwargs, out))
 
     return formula
 
 
-def _peak(
-    operator: Any, places: tuple[int, ...], dim: int, args: Any, kwargs: Any, out: Any
-) -> int:
-    frozen = tuple(map(_frozen, args))
-    named = tuple((name, _frozen(value)) for name, value in kwargs.items())
-    state = _State.now()
-    whole = args[places[0]].shape[dim] if args[places[0]].dim() > dim else 1
-    cost = _cost(args, out)
-    if cost <= 1 or whole < 3:
-        return _held_in_run(operator, frozen, named, state)[0]
+def _besides(out: Any, peak_bytes: int) -> int:
+    """Return what of a peak is not the results'."""
+    return max(0, peak_bytes - sum(x.numel() * x.element_size() for x in tensors_in(out)))
 
-    def run(count: int) -> int:
-        cut = [x.cut(dim, count) if i in places else x for i, x in enumerate(frozen)]
-        return _held_in_run(operator, tuple(cut), named, state)[0]
+
+def _peak(operator: Any, places: tuple[int, ...], args: Any, kwargs: Any, out: Any) -> int:
+    """Return the most bytes that an operator holds with its results; where ``places`` say which
+    arguments have a batch, a large one is extrapolated from smaller batches.
+    """
+    whole = args[places[0]].shape[0] if places and args[places[0]].dim() else 1
+    cost, layouts, named = _cost(args, out), described(args), named_arguments(kwargs)
+
+    def run(layouts: tuple[Any, ...]) -> int:
+        return held_in_run(operator, layouts, named, State.now()).peak_bytes
+
+    if cost <= 1 or whole < 3:
+        return run(layouts)
+
+    def run_batch(count: int) -> int:
+        return run(tuple(x.cut(0, count) if i in places else x for i, x in enumerate(layouts)))
 
     small = min(max(1, int(whole / cost / 2)), whole // 2)
-    low, high = run(small), run(2 * small)
+    low, high = run_batch(small), run_batch(2 * small)
     return max(high, high + math.ceil((high - low) * (whole - 2 * small) / small))
 
 
 def _cost(args: Any, out: Any) -> float:
     """Return how many times larger than what is run as it is an operator is."""
-    tensors = [*_tensors(out), *_tensors(args)]
+    tensors = [*tensors_in(out), *tensors_in(args)]
     elements = max((x.numel() for x in tensors), default=0)
-    kernels = [x.numel() // max(1, x.shape[0]) for x in _tensors(args) if x.dim() >= 3]
+    kernels = [x.numel() // max(1, x.shape[0]) for x in tensors_in(args) if x.dim() >= 3]
     depth = min(kernels, default=1)
     return max(elements / _MOST_ELEMENTS, elements * depth / _MOST_MULTIPLICATIONS)
 
@@ -196,8 +118,7 @@ def completed(operator: Any, out: Any, args: tuple[Any, ...]) -> Any:
     gradients of the two biases as two tensors. Other operators' results are returned as they are.
     """
     if operator is _RNN and isinstance(out[3], Tensor):
-        state = _State.now()
-        sizes = _held_in_run(operator, tuple(map(_frozen, args)), (), state)[1]
+        sizes = _layer(_RNN, args).result_bytes
         # Where no gradients are recorded, there is no workspace (mkldnn_rnn_layer).
         out[3].untyped_storage().resize_(sizes[3] if len(sizes) > 3 else 0)
     if operator is _RNN_BACKWARD and out[3] is out[4]:
@@ -205,16 +126,34 @@ def completed(operator: Any, out: Any, args: tuple[Any, ...]) -> Any:
     return out
 
 
+def _layer(operator: Any, args: tuple[Any, ...]) -> Held:
+    """Run one layer and direction of an LSTM, forward or backward."""
+    state = State.now()
+    if operator is _RNN:
+        # It has a workspace only where gradients are recorded.
+        recorded = state.records_gradients
+        return held_in_run(_RNN, described(args), (), state, with_gradients=recorded)
+    given = (*described(args[:-1]), None)
+    return held_in_run(_RNN_BACKWARD, given, (), state, prepare=_with_workspace)
+
+
+def _of_layer(operator: Any) -> InternalBytes:
+    def formula(out: Any, /, *args: Any) -> int:
+        """Count what one layer and direction holds besides its results and workspace."""
+        made = sum(x.untyped_storage().nbytes() for x in tensors_in(out))
+        return max(0, _layer(operator, args).peak_bytes - made)
+
+    return formula
+
+
 def _group_norm_backward(out: Any, /, dy: Tensor, x: Tensor, *args: Any) -> int:
-    """Count the sums of dy · x and of dy for each sample and channel
-    (group_norm_kernel.cpp, GroupNormBackwardKernelImplInternal).
-    """
+    """Count two numbers for each sample and channel, as observed: sums of dy · x and of dy."""
     samples, channels = args[3:5]
     wide = 4 if x.dtype in (torch.bfloat16, torch.float16) else x.element_size()
     return int(2 * samples * channels * wide)
 
 
-NN_FORMULAS: dict[Any, Callable[..., int]] = {
+NN_FORMULAS: dict[Any, InternalBytes] = {
     _aten.convolution: _asked(_aten.convolution.default, (0,)),
     _aten.convolution_backward: _asked(_aten.convolution_backward.default, (0, 1)),
     _aten.native_batch_norm: _asked(_aten.native_batch_norm.default, (0,)),
@@ -232,17 +171,7 @@ NN_FORMULAS: dict[Any, Callable[..., int]] = {
     _aten.upsample_bicubic2d: _asked(_aten.upsample_bicubic2d.default, (0,)),
     _aten.upsample_trilinear3d: _asked(_aten.upsample_trilinear3d.default, (0,)),
     _aten.im2col: _asked(_aten.im2col.default, (0,)),
-    _RNN.overloadpacket: lambda out, /, *args, **kwargs: _layer_bytes(_RNN, out, args),
-    _RNN_BACKWARD.overloadpacket: lambda out, /, *args, **kwargs: _layer_bytes(
-        _RNN_BACKWARD, out, args
-    ),
+    _RNN.overloadpacket: _of_layer(_RNN),
+    _RNN_BACKWARD.overloadpacket: _of_layer(_RNN_BACKWARD),
 }
 """For each operator the function that counts what it holds besides its results."""
-
-
-def _layer_bytes(operator: Any, out: Any, args: tuple[Any, ...]) -> int:
-    """Count what one layer and direction of an LSTM holds besides its results and workspace."""
-    given = args if operator is _RNN else (*args[:-1], None)
-    state = _State.now()
-    peak = _held_in_run(operator, tuple(map(_frozen, given)), (), state)[0]
-    return max(0, peak - sum(x.untyped_storage().nbytes() for x in _tensors(out)))
