@@ -17,11 +17,10 @@ from pydantic import BaseModel, ConfigDict
 
 from reformer_bench.schema.baseline import BASELINE_VERSION, Baseline
 from reformer_bench.schema.errors import InputError, read_text, reading, validated, writing
+from reformer_bench.schema.prediction import Prediction, Predictions
 from reformer_bench.schema.record import (
     SCHEMA_VERSION,
     Environment,
-    Prediction,
-    Predictions,
     Record,
     latest_of_each,
     utc_now,

@@ -16,6 +16,7 @@ from reformer_bench.run.expand import Part, Plan
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.explanation import Explanation, Holder
 from reformer_bench.schema.model import PRESETS, preset
+from reformer_bench.schema.prediction import Prediction
 from reformer_bench.schema.record import (
     AllocatorMemory,
     Breakdown,
@@ -26,7 +27,6 @@ from reformer_bench.schema.record import (
     Outcome,
     Overhead,
     PhasePeak,
-    Prediction,
     Record,
     StepSample,
     Timing,
@@ -203,16 +203,12 @@ def explanation() -> Explanation:
         )
         for layer in range(2)
     ]
-    gradient = Holder(
-        operator="_softmax_backward_data",
-        backward_of="_softmax",
-        module="layers.1.attention",
-        line=f"{path}:80",
-        your_line="train.py:12",
-        held_bytes=200 * MIB,
-        kind="temporaries",
-        shape=(1, 8, 2560, 2560),
-        dtype="float32",
+    gradient = scores[1].model_copy(
+        update={
+            "operator": "_softmax_backward_data",
+            "backward_of": "_softmax",
+            "kind": "temporaries",
+        }
     )
     fixed = [
         Holder(

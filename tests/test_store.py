@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import (
-    AllocatorMemory,
-    NotPredicted,
-    Outcome,
-    PhasePeak,
-    Prediction,
-)
+from reformer_bench.schema.prediction import NotPredicted, Prediction
+from reformer_bench.schema.record import AllocatorMemory, Outcome, PhasePeak
 from reformer_bench.store import (
     PREDICTIONS,
     RECORDS,

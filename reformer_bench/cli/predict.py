@@ -25,7 +25,7 @@ from reformer_bench.schema.errors import InputError
 if TYPE_CHECKING:
     from reformer_bench.report.explain import Grouping
     from reformer_bench.schema.case import Case
-    from reformer_bench.schema.record import Prediction
+    from reformer_bench.schema.prediction import Prediction
 
 
 @click.command()

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from reformer_bench.run.executor import Executor
     from reformer_bench.run.expand import Plan
     from reformer_bench.schema.case import Case
-    from reformer_bench.schema.record import Predictions, Record
+    from reformer_bench.schema.prediction import Predictions
+    from reformer_bench.schema.record import Record
     from reformer_bench.schema.suite import Suite
     from reformer_bench.store import Run, RunInfo
 
@@ -315,7 +316,7 @@ def _check_budget(info: RunInfo) -> None:
 
 def _list_cases(plan: Plan, asked: RunOptions, executor: Executor, console: Console) -> int:
     from reformer_bench.cli.progress import case_name
-    from reformer_bench.schema.record import NotPredicted
+    from reformer_bench.schema.prediction import NotPredicted
     from reformer_bench.schema.units import counted, format_bytes
 
     cases = plan.cases

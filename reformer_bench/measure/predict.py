@@ -12,7 +12,7 @@ from reformer_bench.measure.fake.outside import clear_caches_of_fake_tensors
 from reformer_bench.measure.fake.recording import FakeRecording, record_fake_allocations
 from reformer_bench.measure.profile import PhaseContext, record_steps
 from reformer_bench.schema.devices import device_profile
-from reformer_bench.schema.record import Prediction
+from reformer_bench.schema.prediction import Prediction
 
 
 @dataclass(frozen=True)

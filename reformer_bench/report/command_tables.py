@@ -17,7 +17,8 @@ from reformer_bench.report.frontier import Option, fits, frontier
 from reformer_bench.report.words import target_words
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.devices import DeviceProfile
-from reformer_bench.schema.record import AllocatorMemory, Environment, Prediction, Record
+from reformer_bench.schema.prediction import Prediction
+from reformer_bench.schema.record import AllocatorMemory, Environment, Record
 from reformer_bench.schema.suite import Suite
 from reformer_bench.schema.units import counted, format_bytes, format_tokens
 

@@ -13,7 +13,7 @@ from reformer_bench.run.comparison import Comparison
 from reformer_bench.run.forkserver import ForkServer
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import NotPredicted, Prediction
+from reformer_bench.schema.prediction import NotPredicted, Prediction
 from reformer_bench.schema.units import format_bytes
 
 FIRST_LENGTH = 64

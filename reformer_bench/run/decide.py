@@ -9,7 +9,8 @@ from statistics import median
 
 from reformer_bench.run.executor import COUNTED_STEP_MS, n_warmup_steps
 from reformer_bench.schema.case import Case
-from reformer_bench.schema.record import Outcome, Predictions, Record
+from reformer_bench.schema.prediction import Predictions
+from reformer_bench.schema.record import Outcome, Record
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.schema.units import format_bytes, format_tokens
 

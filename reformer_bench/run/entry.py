@@ -9,7 +9,8 @@ from reformer_bench.run.executor import Description, WorkOrder
 from reformer_bench.run.forkserver import tell
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.errors import InputError
-from reformer_bench.schema.record import AllocatorMemory, NotPredicted, Prediction, Record
+from reformer_bench.schema.prediction import NotPredicted, Prediction
+from reformer_bench.schema.record import AllocatorMemory, Record
 
 PRELOAD = ("reformer_bench.run.preload",)
 """What a fork server imports, so that these functions start at once."""

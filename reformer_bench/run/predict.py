@@ -18,15 +18,8 @@ from reformer_bench.run.decide import over_budget_message
 from reformer_bench.run.forkserver import ForkServer
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES, DeviceProfile
-from reformer_bench.schema.record import (
-    Environment,
-    Memory,
-    NotPredicted,
-    Outcome,
-    Prediction,
-    Predictions,
-    Record,
-)
+from reformer_bench.schema.prediction import NotPredicted, Prediction, Predictions
+from reformer_bench.schema.record import Environment, Memory, Outcome, Record
 
 if TYPE_CHECKING:
     from reformer_bench.measure.fake.devices import DeviceModel

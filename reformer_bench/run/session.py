@@ -17,7 +17,8 @@ from reformer_bench.run.decide import (
 from reformer_bench.run.executor import Executor, WorkOrder
 from reformer_bench.run.expand import Plan
 from reformer_bench.schema.case import Case
-from reformer_bench.schema.record import Outcome, Predictions, Record, latest_of_each
+from reformer_bench.schema.prediction import Predictions
+from reformer_bench.schema.record import Outcome, Record, latest_of_each
 from reformer_bench.store import RunInfo, RunWriter
 
 # Once when the other models of its length are done, and once more at the end of the run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,12 +30,8 @@ def compare(case: Case, *, n_threads: int = 1) -> Comparison:
 
     Small cases run best on one thread; on a busy machine several wait for each other.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
+    with _threads(n_threads):
         return Comparison(case, predict_case(case).memory, measured_memory(case))
-    finally:
-        torch.set_num_threads(before)
 
 
 def compare_operators(
@@ -43,10 +40,17 @@ def compare_operators(
     """Compare, for samples of operators on the CPU with that many threads, what each holds inside
     with what the table of formulas says; with names, of these operators only.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
+    with _threads(n_threads):
         return list(operator_samples.compare_operators(names))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Have torch compute with that many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
 

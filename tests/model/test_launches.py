@@ -14,7 +14,7 @@ from reformer_bench.run.predict import predict_case
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.devices import device_profile
 from reformer_bench.schema.model import preset
-from reformer_bench.schema.record import Prediction
+from reformer_bench.schema.prediction import Prediction
 
 MOST_LAUNCHES_OF_A_LAYER = 60
 LAYERS = 6

@@ -9,7 +9,8 @@ from reformer_bench.run.session import Session
 from reformer_bench.run.validate import compare, random_cases
 from reformer_bench.schema.case import Case
 from reformer_bench.schema.model import PRESETS, preset
-from reformer_bench.schema.record import NotPredicted, Outcome
+from reformer_bench.schema.prediction import NotPredicted
+from reformer_bench.schema.record import Outcome
 from reformer_bench.schema.suite import DeviceTable
 from reformer_bench.store import RunWriter
 from tests.builders import case, environment, plan, prediction, record_of, run_info

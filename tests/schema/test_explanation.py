@@ -13,7 +13,8 @@ from reformer_bench.schema.explanation import (
     layer_of,
     merged,
 )
-from reformer_bench.schema.record import Memory, Prediction
+from reformer_bench.schema.prediction import Prediction
+from reformer_bench.schema.record import Memory
 from reformer_bench.store import load_predictions, save_predictions
 from tests.builders import environment, explanation, prediction, record_of
 

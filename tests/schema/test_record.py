@@ -9,16 +9,15 @@ import pytest
 from pydantic import ValidationError
 
 import reformer_bench.schema
+from reformer_bench.schema.prediction import NotPredicted, Prediction
 from reformer_bench.schema.record import (
     PREDICTED_SOURCE,
     AllocatorMemory,
     Breakdown,
     Load,
     Memory,
-    NotPredicted,
     Outcome,
     PhasePeak,
-    Prediction,
     Record,
     StepSample,
     Timing,

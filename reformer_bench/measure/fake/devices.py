@@ -6,10 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from reformer_bench.measure.fake.operators_cpu import internal_bytes_on_cpu
 from reformer_bench.measure.fake.operators_cuda import internal_bytes_on_cuda
 from reformer_bench.schema.case import DeviceKind
 from reformer_bench.schema.devices import CUBLAS_WORKSPACE_BYTES
+
+HOST = torch.device("cpu", 0)
+"""The host's memory, where the device is a fake CUDA one: to torch another device than ``cpu``,
+which stands for the GPU's memory, so that what comes of a tensor there is there too, and an
+operator on tensors of both is an error. Its tensors are not recorded."""
 
 _CUDA_BLOCK_BYTES = 512
 """kMinBlockSize of CUDACachingAllocator: every allocation is a multiple of it."""

@@ -1,4 +1,5 @@
-"""What CPU operators of PyTorch allocate inside, as read from their source.
+"""What CPU operators of PyTorch allocate inside: read from their source, or observed. Samples of
+them are measured by ``validate --operators``.
 
 B batch, H heads, L length, D head width.
 """
@@ -36,17 +37,17 @@ from reformer_bench.measure.fake.operators_moe import grouped_bytes
 
 _aten = torch.ops.aten
 TABLE_VERSION = "2.13"
-"""The version of PyTorch whose source the formulas were read from."""
+"""The version of PyTorch that the formulas hold for."""
 
 
 def table_note(version: str = torch.__version__) -> str | None:
-    """Say that the table was read from another version of PyTorch than the one at hand; None where
-    it was read from this one (by major and minor number).
+    """Say that the table is of another version of PyTorch than the one at hand; None where
+    it is of this one (by major and minor number).
     """
     if version.split(".")[:2] == TABLE_VERSION.split("."):
         return None
     return (
-        f"what operators hold inside was read from PyTorch {TABLE_VERSION}'s source; this is "
+        f"what operators hold inside is known of PyTorch {TABLE_VERSION}; this is "
         f"{version}: `reformer-bench validate --operators` compares"
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from reformer_bench.measure.fake.by_operator import by_operator
+from reformer_bench.measure.fake.operators_cpu_parts import GRAIN
 from reformer_bench.measure.fake.source import Use, model_place, running_frame, use_of_value
 from reformer_bench.measure.fake.values import MOST_ELEMENTS, KnownValues
 from reformer_bench.schema.errors import InputError
@@ -41,8 +42,6 @@ _ADVICE = (
     "(torch.ones, torch.arange, torch.tensor) in the step"
 )
 _BYTES_OF_INDEX = 8
-_GRAIN = 32768
-"""The fewest elements that one thread takes (at::internal::GRAIN_SIZE)."""
 
 
 @by_operator
@@ -323,7 +322,7 @@ def _masked_select(out: Tensor, x: Tensor, mask: Tensor) -> int:
     """
     n = int(math.prod(torch.broadcast_shapes(x.shape, mask.shape)))
     threads = torch.get_num_threads()
-    if threads > 1 and n >= _GRAIN:
+    if threads > 1 and n >= GRAIN:
         return 2 * n * _BYTES_OF_INDEX
     return max(0, (n + 1) * _BYTES_OF_INDEX - _bytes(out))
 

@@ -8,61 +8,38 @@ the ways of the device.
 from __future__ import annotations
 
 import functools
-import sys
-import traceback
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    UnsupportedFakeTensorException,
-    UnsupportedMutationAliasingException,
-    UnsupportedOperatorException,
-)
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
-from reformer_bench.measure.fake.autograd import (
-    DispatchMode,
-    adds_in_place,
-    single_holder,
-    writes_in_place,
-)
 from reformer_bench.measure.fake.by_operator import by_operator
-from reformer_bench.measure.fake.composites import COMPOSITES
-from reformer_bench.measure.fake.devices import CPU, DeviceModel
+from reformer_bench.measure.fake.devices import CPU, HOST, DeviceModel
 from reformer_bench.measure.fake.disguise import fake_tensors_in_disguise
 from reformer_bench.measure.fake.explain import explanation_of
+from reformer_bench.measure.fake.follower import Follower
 from reformer_bench.measure.fake.ledger import SavedScalars, StorageLedger
-from reformer_bench.measure.fake.memo import ShapeMemo
 from reformer_bench.measure.fake.operators_cpu import is_known, table_note
-from reformer_bench.measure.fake.operators_cpu_loss import kept_elements
-from reformer_bench.measure.fake.operators_cpu_nn import completed
-from reformer_bench.measure.fake.operators_moe import grouped_product
 from reformer_bench.measure.fake.origins import ExplainedLedger
 from reformer_bench.measure.fake.outside import (
     OneMode,
     Outside,
     arrays_answered,
-    has_real,
     imports_unrecorded,
 )
 from reformer_bench.measure.fake.random_state import random_states_seen
-from reformer_bench.measure.fake.reads import NotPredictableError, Reads
+from reformer_bench.measure.fake.reads import Reads
+from reformer_bench.measure.fake.refusals import refusals_explained
 from reformer_bench.measure.fake.snapshot import snapshot_of
-from reformer_bench.measure.fake.source import copies_buffer_deeply, is_torchs, place
 from reformer_bench.measure.fake.values import KnownValues
 from reformer_bench.measure.flops import missing_formulas
 from reformer_bench.measure.profile import Recording
@@ -77,13 +54,9 @@ from reformer_bench.measure.timeline import (
     Timeline,
 )
 from reformer_bench.schema.explanation import Explanation
-from reformer_bench.schema.record import AllocatorMemory, Prediction
+from reformer_bench.schema.prediction import Prediction
+from reformer_bench.schema.record import AllocatorMemory
 from reformer_bench.schema.standing import standing_for
-
-HOST = torch.device("cpu", 0)
-"""The host's memory, where the device is a fake CUDA one: to torch another device than ``cpu``,
-which stands for the GPU's memory, so that what comes of a tensor there is there too, and an
-operator on tensors of both is an error. Its tensors are not recorded."""
 
 
 class FakeRecording(Recording):
@@ -231,7 +204,7 @@ class FakeRecording(Recording):
         """
         if self._explained is not None:
             self._explained.begin(operator)
-        self._see(out)
+        self.see(out)
         if not is_known(operator):
             self._unknown[operator] = None
         self._ledger.bump(self.device.internal_bytes(operator, out, args, kwargs) + held_bytes)
@@ -241,17 +214,14 @@ class FakeRecording(Recording):
         if formula is not None:
             self._counted += formula(*args, **kwargs, out_val=out)
 
-    def _see(self, out: Any) -> None:
-        if isinstance(out, torch.Tensor):
-            if out.device != HOST:
-                self._ledger.see(out)
-        elif isinstance(out, tuple | list):
-            for item in out:
-                self._see(item)
-
-    def see(self, tensor: torch.Tensor) -> None:
-        """Write down a tensor that was made without any operator."""
-        self._see(tensor)
+    def see(self, made: Any) -> None:
+        """Write down the tensors among results, or one that was made without any operator."""
+        if isinstance(made, torch.Tensor):
+            if made.device != HOST:
+                self._ledger.see(made)
+        elif isinstance(made, tuple | list):
+            for item in made:
+                self.see(item)
 
     def finish(self) -> None:
         """End the recording; after this ``timeline`` is there."""
@@ -331,77 +301,6 @@ class FakeRecording(Recording):
         return snapshot_of(self.timeline, self._explained)
 
 
-class _Follower(DispatchMode):
-    """Shows a recording every operator that runs, above the mode that makes tensors fake."""
-
-    def __init__(self, recording: FakeRecording) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        fake = recording.mode
-        self._recording = recording
-        self._scalars = recording.scalars
-        self._single = single_holder()
-        self._memo = ShapeMemo(fake)
-        self._values, self._reads = recording.values, recording.reads
-        self._outside = recording.outside
-        # Results that FakeTensorMode works out anew it also remembers, by weak references, which
-        # keep Module.to from exchanging parameters.
-        self._remembered = fake.fake_tensor_converter.meta_converter.tensor_memo
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is _DEVICE and isinstance(args[0], FakeTensor):
-            # Asked for several times an operator by autograd; the tensor itself knows the answer.
-            return args[0].device
-        if func is _DEVICE:
-            return func(*args, **kwargs)
-        composite = _composite(func)
-        if composite is not None and self._recording.device.kind == "cpu":
-            with self:
-                return composite(*args, **kwargs)
-        self._scalars.settle()
-        if func is _ADD:
-            into = adds_in_place(args, self._single)
-            if into is not None:
-                func, args = _ADD_, into
-        func = writes_in_place(func)
-        if func is _READ and _asked_by_optimizer():
-            return _OPTIMIZERS_NUMBER
-        if func is not _LIFT and (has_real(args) or has_real(kwargs.values())):
-            args = self._outside.exchanged(args)
-            kwargs = {name: self._outside.exchanged(value) for name, value in kwargs.items()}
-        answer, held_bytes = self._reads.answer(func, args, kwargs), 0
-        if answer is not None:
-            out, held_bytes = answer
-        elif func is _GROUPED:
-            out = grouped_product(*args, **kwargs)
-        else:
-            out = self._memo.run(func, args, kwargs)
-            kept = kept_elements(func, args, kwargs)
-            if kept is not None:
-                out = torch.empty(kept, dtype=out.dtype).resize_(())
-        if func is _LIFT and self._recording.device.kind == "cuda" and _asked_by_optimizer():
-            # An optimizer's counters are made where torch makes tensors by default: not on a GPU.
-            return torch.empty(out.shape, dtype=out.dtype, device=HOST)
-        if self._remembered:
-            self._remembered.clear()
-        if self._recording.device.kind == "cpu":
-            out = completed(func, out, args)
-        self._values.follow(func, out, args, kwargs)
-        if func is _CLONE and copies_buffer_deeply():
-            # A real one gets its storage in exchange for one of a single element.
-            held_bytes += out.dtype.itemsize
-        if func is _LIFT:
-            # Its value is known by now; kept on the tensor, it would be copied with it.
-            out.constant = None
-        self._reads.follow(func, out, args)
-        held_bytes -= self._scalars.read_bytes(func, args)
-        self._recording.add(func, out, args, kwargs, held_bytes)
-        self._scalars.after(func, out, args)
-        return out
-
-
 @contextmanager
 def record_fake_allocations(
     device: DeviceModel = CPU, *, explain: bool = False
@@ -414,14 +313,14 @@ def record_fake_allocations(
     """
     recording = FakeRecording(device, explain=explain)
     with ExitStack() as stack:
-        stack.enter_context(_explained(recording.reads))
+        stack.enter_context(refusals_explained(recording.reads))
         # Copying a tensor deeply asks whether it has data; that is no reader's concern.
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         stack.enter_context(imports_unrecorded())
         stack.enter_context(fake_tensors_in_disguise())
         stack.enter_context(arrays_answered(recording.reads.as_numpy))
-        follower = _Follower(recording)
+        follower = Follower(recording)
         stack.enter_context(recording.mode)
         stack.enter_context(follower)
         if device.kind == "cpu":
@@ -433,34 +332,6 @@ def record_fake_allocations(
             recording.finish()
 
 
-# Asked for by fake tensors themselves, in the middle of other operators.
-_DEVICE = torch.ops.prim.device.default
-_ADD, _ADD_ = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
-_READ = torch.ops.aten._local_scalar_dense.default
-_GROUPED = torch.ops.aten._grouped_mm.default
-_CLONE = torch.ops.aten.clone.default
-_LIFT = torch.ops.aten.lift_fresh.default
-_OPTIMIZERS_NUMBER = 0.5
-"""What an optimizer reads from a tensor of its own: neither 0 nor 1, since NAdam divides by what it
-lacks to 1."""
-_OPTIMIZERS = str(Path(torch.optim.__file__).parent)
-_TORCH = str(Path(torch.__file__).parent)
-
-
-def _asked_by_optimizer() -> bool:
-    """Whether one of torch's optimizers makes a tensor of a number, its count of steps, or reads
-    a value (Adafactor reads norms): a step size, which decides nothing about memory."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if path.startswith(_OPTIMIZERS):
-            return True
-        if not path.startswith(_TORCH):
-            return False
-        frame = frame.f_back
-    return False
-
-
 @functools.cache
 def _flop_formulas() -> dict[Any, Callable[..., int]]:
     ours = {operator: shape_wrapper(formula) for operator, formula in missing_formulas().items()}
@@ -470,55 +341,3 @@ def _flop_formulas() -> dict[Any, Callable[..., int]]:
 @by_operator
 def _flop_formula(operator: Any) -> Callable[..., int] | None:
     return _flop_formulas().get(operator.overloadpacket)
-
-
-@by_operator
-def _composite(operator: Any) -> Callable[..., Any] | None:
-    return COMPOSITES.get(operator)
-
-
-_REFUSALS: dict[type[Exception], str] = {
-    DataDependentOutputException: "reads a value out of a tensor",
-    DynamicOutputShapeException: "makes a tensor whose shape depends on values",
-    UnsupportedOperatorException: "has no rule for fake tensors",
-    UnsupportedFakeTensorException: "does not work on fake tensors",
-    UnsupportedMutationAliasingException: "does not work on fake tensors",
-}
-_WORDS_OF_REFUSALS = ("data pointer", "FakeTensor", "Please convert all Tensors to FakeTensors")
-
-
-@contextmanager
-def _explained(reads: Reads) -> Iterator[None]:
-    """Turn what fake tensors refuse into a NotPredictableError, and what fails after a size was
-    taken to be as large as it can be; other errors pass.
-    """
-    try:
-        yield
-    except Exception as error:
-        what = next((words for kind, words in _REFUSALS.items() if isinstance(error, kind)), None)
-        text = " ".join(str(error).split())
-        if what is not None:
-            text = f"{getattr(error, 'func', None) or error} {what}"
-        elif isinstance(error, RuntimeError | AssertionError | TypeError) and any(
-            words in text for words in _WORDS_OF_REFUSALS
-        ):
-            text = text[:160]
-        elif isinstance(error, RuntimeError | ValueError) and reads.bounded is not None:
-            text = f"{text[:160]} (after {reads.bounded})"
-        else:
-            raise
-        raise NotPredictableError(
-            f"cannot be predicted without running it: {text}, at {_code_line(error)}"
-        ) from error
-
-
-def _code_line(error: BaseException) -> str:
-    """Return file and line of the innermost frame that is neither torch's nor this package's
-    probes.
-    """
-    lines = [
-        place(frame.filename, frame.lineno or 0)
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not is_torchs(frame.filename)
-    ]
-    return lines[-1] if lines else "an unknown line"

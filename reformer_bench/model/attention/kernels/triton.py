@@ -64,7 +64,7 @@ class Launch:
 
     @staticmethod
     def of(chunk_length: int, d_head: int, dtype: torch.dtype) -> Launch:
-        """Return the shipped layout: none of its programs keeps registers in memory, on any
+        """Return the shipped layout. Its programs keep at most 16 bytes a thread in memory, on any
         architecture from compute capability 8.0 on (``tests/model/attention/test_compiled.py``).
         """
         if dtype.itemsize == 2:

@@ -137,6 +137,21 @@ def inverse_lengths(qkv, factor, n_rows, D: tl.constexpr, WIDTH: tl.constexpr,
 
 
 @triton.jit
+def _own(n_slots, length, heads, C: tl.constexpr, TILES: tl.constexpr, ROUNDS: tl.constexpr):
+    """Return what a program of attention owns: its tile, sequence and round, the row of the
+    sequence's position 0, and the first slot of its chunk. Before a round's first chunk lies one
+    more, which it looks back to.
+    """
+    j = tl.program_id(0) // TILES
+    t = tl.program_id(0) % TILES
+    n = tl.program_id(1)
+    r = tl.program_id(2)
+    first = (n // heads).to(tl.int64) * length * heads + n % heads
+    chunk = (n.to(tl.int64) * ROUNDS + r) * n_slots + (j + 1) * C
+    return t, n, r, first, chunk
+
+
+@triton.jit
 def _slots(position, code, base, heads, first, T: tl.constexpr):
     """Load the positions [T], rows [T] and codes [T] of the slots from ``base`` on."""
     slot = base + tl.arange(0, T)
@@ -215,14 +230,10 @@ def attend(qkv, factor, position, code, chunk_of, code_of, outs, normalisers, n_
            PRECISION: tl.constexpr):  # fmt: skip
     """Write each round's output ``outs`` [R, P, D] and log-normaliser ``normalisers`` [R, P]."""
     TILES: tl.constexpr = C // T
-    j = tl.program_id(0) // TILES
-    t = tl.program_id(0) % TILES
-    n = tl.program_id(1)
-    r = tl.program_id(2)
+    t, n, r, first, chunk = _own(n_slots, length, heads, C, TILES, ROUNDS)
     n_chunks = tl.num_programs(0) // TILES
     d = tl.arange(0, D)
-    first = (n // heads).to(tl.int64) * length * heads + n % heads
-    base = (n.to(tl.int64) * ROUNDS + r) * n_slots + (j + 1) * C + t * T
+    base = chunk + t * T
     at_q, rows, code_q = _slots(position, code, base, heads, first, T)
     q = tl.load(qkv + rows[:, None] * WIDTH + d[None, :])
     top = tl.full([T], float("-inf"), tl.float32)
@@ -315,14 +326,10 @@ def attend_queries(qkv, factor, position, code, chunk_of, code_of, dout, along, 
     and of the one before.
     """
     TILES: tl.constexpr = C // T
-    j = tl.program_id(0) // TILES
-    t = tl.program_id(0) % TILES
-    n = tl.program_id(1)
-    r = tl.program_id(2)
+    t, n, r, first, chunk = _own(n_slots, length, heads, C, TILES, ROUNDS)
     n_chunks = tl.num_programs(0) // TILES
     d = tl.arange(0, D)
-    first = (n // heads).to(tl.int64) * length * heads + n % heads
-    base = (n.to(tl.int64) * ROUNDS + r) * n_slots + (j + 1) * C + t * T
+    base = chunk + t * T
     at_q, rows, code_q = _slots(position, code, base, heads, first, T)
     q = tl.load(qkv + rows[:, None] * WIDTH + d[None, :])
     do = tl.load(dout + rows[:, None] * D + d[None, :])
@@ -361,20 +368,15 @@ def attend_keys(qkv, factor, position, code, chunk_of, code_of, dout, along, nor
     first. Of shared keys it is the gradient of the key of unit length.
     """
     TILES: tl.constexpr = C // T
-    j = tl.program_id(0) // TILES
-    t = tl.program_id(0) % TILES
-    n = tl.program_id(1)
-    r = tl.program_id(2)
+    t, n, r, first, chunk = _own(n_slots, length, heads, C, TILES, ROUNDS)
     n_chunks = tl.num_programs(0) // TILES
     d = tl.arange(0, D)
-    first = (n // heads).to(tl.int64) * length * heads + n % heads
-    chunk = (n.to(tl.int64) * ROUNDS + r) * n_slots + (j + 1) * C
     at_k, rows, code_k = _slots(position, code, chunk + t * T, heads, first, T)
     k, factor_k = _keys(qkv, factor, rows, D, WIDTH, SHARED)
     v = tl.load(qkv + rows[:, None] * WIDTH + (WIDTH - D) + d[None, :])
     dk = tl.zeros([T, D], tl.float32)
     dv = tl.zeros([T, D], tl.float32)
-    is_last = j + 1 == n_chunks
+    is_last = tl.program_id(0) // TILES + 1 == n_chunks
     following = chunk + C
     end = 2 * TILES
     if RING and ACROSS:
